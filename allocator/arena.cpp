@@ -1,0 +1,515 @@
+// SPDX-License-Identifier: MIT
+#include "arena.h"
+
+namespace ashlar {
+
+struct ArenaHeader {
+  std::uint64_t magic;                // const
+  std::uint32_t version;              // const
+  std::uint32_t max_chunks;           // const
+  std::atomic<std::uint32_t> chunks;  // atomic: who grows the arena → all
+};
+
+namespace {
+
+constexpr std::uint64_t kMagic = 0x31'72'61'6c'68'73'61;  // "ashlar1", read backwards
+constexpr std::uint32_t kVersion = 1;
+
+// Where things are in a region of that many chunks.
+struct Geometry {
+  Bytes table;
+  Bytes summaries;
+  Bytes meta;
+  Bytes data;
+
+  static constexpr Bytes kTableBytesPerChunk = kUnitsPerChunk * sizeof(std::uint64_t);
+  static constexpr Bytes kSummaryBytesPerChunk = sizeof(std::uint32_t);
+
+  explicit constexpr Geometry(std::uint32_t chunks)
+      : table(kPageBytes),
+        summaries(align_up(table + chunks * kTableBytesPerChunk, kPageBytes)),
+        meta(align_up(summaries + chunks * kSummaryBytesPerChunk, kPageBytes)),
+        data(align_up(meta + chunks * sizeof(ChunkMeta), kChunkBytes)) {}
+
+  constexpr Bytes bytes(std::uint32_t chunks) const { return data + Bytes{chunks} * kChunkBytes; }
+};
+
+// Pages are counted in 32 bits, kNone is not a page.
+constexpr std::uint32_t kMostChunks = kNone / kPagesPerChunk;
+
+std::uint32_t chunks_in(Bytes region_bytes) {
+  constexpr Bytes kBytesPerChunk = kChunkBytes + sizeof(ChunkMeta) + Geometry::kTableBytesPerChunk +
+                                   Geometry::kSummaryBytesPerChunk;
+  const Bytes estimate = region_bytes / kBytesPerChunk;
+  auto chunks = static_cast<std::uint32_t>(estimate < kMostChunks ? estimate : kMostChunks);
+  while (chunks > 0 && Geometry(chunks).bytes(chunks) > region_bytes) chunks--;
+  return chunks;
+}
+
+// Growing in larger steps as the arena grows keeps the calls few and mappings whole.
+constexpr std::uint32_t kMostChunksAhead = 16;
+
+}  // namespace
+
+// --- slots --------------------------------------------------------------------------------------
+
+std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want) {
+  drain_inbox(lane);
+  std::uint32_t taken = 0;
+  while (taken < want) {
+    const std::uint8_t lists = lane.nonempty[c.v];
+    if (lists == 0) {
+      if (taken != 0 || !create_slab(lane, c)) break;
+      continue;
+    }
+    const auto fullest = static_cast<std::uint8_t>(std::bit_width(lists) - 1);
+    Slab slab = slab_at(UnitIndex{lane.head[c.v][fullest]}, c);
+    taken += slab.take(slots + want - taken, want - taken);
+    place(lane, c, slab);
+  }
+  if (taken < want) {
+    for (std::uint32_t i = 0; i < taken; i++) slots[i] = slots[want - taken + i];
+  }
+  return taken;
+}
+
+void Arena::give_slots(LaneSlabs& lane, ClassIndex c, void* const* slots, std::uint32_t count) {
+  const SizeClass& info = size_class(c);
+  // Slots often come back to a slab in runs. One prefetch a run hides the misses of all.
+  UnitIndex last{kNone};
+  for (std::uint32_t i = 0; i < count; i++) {
+    const UnitIndex unit = slab_unit(slots[i], info);
+    if (unit == last) continue;
+    last = unit;
+    const Slab slab = slab_at(unit, c);
+    const auto offset = static_cast<std::uint32_t>(static_cast<std::byte*>(slots[i]) - slab.base());
+    __builtin_prefetch(&slab.descriptor(), 1);
+    __builtin_prefetch(&slab.free_words()[slot_index(offset, info.magic) / 64], 1);
+  }
+
+  for (std::uint32_t i = 0; i < count;) {
+    Slab slab = slab_at(slab_unit(slots[i], info), c);
+    std::byte* const base = slab.base();
+    const std::uint32_t begin = i;
+    while (i < count) {  // slots of this slab
+      const auto offset_of = [base](const void* p) {
+        return static_cast<Bytes>(static_cast<const std::byte*>(p) - base);
+      };
+      Bytes offset = offset_of(slots[i]);
+      if (offset >= info.slab_bytes) break;
+      const std::uint32_t first = i;
+      const std::uint32_t w = slot_index(static_cast<std::uint32_t>(offset), info.magic) / 64;
+      std::uint64_t bits = 0;
+      bool twice = false;
+      do {  // slots of this word
+        const std::uint32_t slot = slot_index(static_cast<std::uint32_t>(offset), info.magic);
+        if (slot / 64 != w) break;
+        const std::uint64_t bit = std::uint64_t{1} << slot % 64;
+        twice |= (bits & bit) != 0;
+        bits |= bit;
+        if (++i == count) break;
+        offset = offset_of(slots[i]);
+      } while (offset < info.slab_bytes);
+      if (twice || slab.give(w, bits) == Give::double_free) [[unlikely]] {
+        report_double_free(slab, slots + first, i - first);
+      }
+    }
+    slab.descriptor().used = slab.descriptor().used - (i - begin);
+    after_give(lane, c, slab);
+  }
+}
+
+void Arena::give_remote(void* const* slots, std::uint32_t count) {
+  for (std::uint32_t i = 0; i < count;) {
+    const ClassIndex c = entry_of(slots[i]).size_class();
+    const SizeClass& info = size_class(c);
+    const UnitIndex unit = slab_unit(slots[i], info);
+    Slab slab = slab_at(unit, c);
+    const std::uint32_t first = i;
+    std::uint32_t w = 0;
+    std::uint64_t bits = 0;
+    bool twice = false;
+    for (; i < count; i++) {
+      const auto offset = static_cast<Bytes>(static_cast<std::byte*>(slots[i]) - slab.base());
+      if (offset >= info.slab_bytes) break;
+      const std::uint32_t slot = slot_index(static_cast<std::uint32_t>(offset), info.magic);
+      if (bits != 0 && slot / 64 != w) break;
+      w = slot / 64;
+      twice |= (bits >> slot % 64 & 1) != 0;
+      bits |= std::uint64_t{1} << slot % 64;
+    }
+    if (slab.give_remote(w, bits) == Give::double_free || twice) [[unlikely]] {
+      report_double_free(slab, slots + first, i - first);
+    }
+    notify_owner(unit);
+  }
+}
+
+// Dekker's pattern: the freeing thread sets bits, then looks at `pending`; the owner clears
+// `pending`, then looks at the bits. All four are seq_cst, so one of them sees the other, and no
+// bit stays behind without a notification.
+void Arena::notify_owner(UnitIndex unit) {
+  SlabDescriptor& d = meta(chunk_of(unit)).slab[unit.v % kUnitsPerChunk];
+  if (d.pending.load() != 0 || d.pending.exchange(1) != 0) return;
+  LaneSlabs& owner = lane_at(PageIndex{d.owner.load()});
+  std::uint32_t head = owner.inbox.load(std::memory_order_relaxed);  // checked by the exchange
+  do {
+    d.next_pending.store(head, std::memory_order_relaxed);  // published by the exchange
+    // pairs with: drain_inbox
+  } while (!owner.inbox.compare_exchange_weak(head, unit.v, std::memory_order_release));
+}
+
+bool Arena::drain_inbox(LaneSlabs& lane) {
+  if (lane.inbox.load(std::memory_order_relaxed) == kNone) return false;  // or it comes next time
+  std::uint32_t u = lane.inbox.exchange(kNone, std::memory_order_acquire);  // pairs with: notify_owner
+  while (u != kNone) {
+    const UnitIndex unit{u};
+    SlabDescriptor& d = meta(chunk_of(unit)).slab[u % kUnitsPerChunk];
+    u = d.next_pending.load(std::memory_order_relaxed);  // ours until `pending` is cleared
+    d.pending.exchange(0);                               // pairs with: notify_owner
+    const UnitEntry entry = units_[unit];
+    if (entry.tag() == lane.tag) {
+      Slab slab = slab_at(unit, entry.size_class());
+      if (slab.drain_remote() != 0) after_give(lane, entry.size_class(), slab);
+    } else if (entry.is_slab()) {
+      notify_owner(unit);  // the slab that was meant is gone; this one's owner waits for our word
+    }
+  }
+  return true;
+}
+
+void Arena::report_double_free(const Slab& slab, void* const* slots, std::uint32_t count) const {
+  const SizeClass& info = slab.size_class_info();
+  const void* culprit = slots[0];
+  for (std::uint32_t i = 0; i < count; i++) {
+    const auto offset = static_cast<std::uint32_t>(static_cast<std::byte*>(slots[i]) - slab.base());
+    const std::uint32_t slot = slot_index(offset, info.magic);
+    if (slot >= info.capacity) {
+      fatal(Text().put("free(): invalid pointer ").hex(reinterpret_cast<std::uintptr_t>(slots[i])));
+    }
+    bool twice = slab.is_free(slot);
+    for (std::uint32_t j = 0; j < i; j++) twice |= slots[j] == slots[i];
+    if (twice) culprit = slots[i];
+  }
+  fatal(Text()
+            .put("free(): double free of ")
+            .hex(reinterpret_cast<std::uintptr_t>(culprit))
+            .put(" (class ")
+            .decimal(info.slot_bytes)
+            .put(")"));
+}
+
+bool Arena::create_slab(LaneSlabs& lane, ClassIndex c) {
+  const std::uint32_t units = size_class(c).slab_bytes / kUnitBytes;
+  const PageCount pages{units * kPagesPerUnit};
+  const Block block = buddy_.take(pages, pages, BlockKind::slab);
+  if (!block) return false;
+  const UnitIndex unit = unit_of(block.first);
+  Slab slab = slab_at(unit, c);
+  slab.create(c, lane.index.v);
+  slab.descriptor().list = LaneSlabs::kNoList;
+  units_.set(unit, units, UnitEntry{lane.tag, c});
+  place(lane, c, slab);
+  return true;
+}
+
+void Arena::release_slab(const Slab& slab) {
+  const UnitIndex unit = unit_of_slab(slab);
+  units_.set(unit, slab.size_class_info().slab_bytes / kUnitBytes, UnitEntry{});
+  const bool given = buddy_.give(first_page(unit), BlockKind::slab);
+  ASHLAR_ASSERT(given);
+  static_cast<void>(given);
+}
+
+void Arena::after_give(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
+  place(lane, c, slab);
+  if (!slab.is_empty()) return;
+  // The last slab with room stays, so that one object going to and fro does not cost a slab.
+  const SlabDescriptor& d = slab.descriptor();
+  const bool only = lane.nonempty[c.v] == 1u << d.list && d.next == kNone && d.prev == kNone;
+  if (only) return;
+  unlink(lane, c, slab);
+  release_slab(slab);
+}
+
+void Arena::place(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
+  const std::uint32_t used = slab.descriptor().used;
+  const std::uint32_t capacity = slab.size_class_info().capacity;
+  const auto list = static_cast<std::uint8_t>(used * LaneSlabs::kLists / capacity);
+  if (list == slab.descriptor().list) return;
+  if (slab.descriptor().list != LaneSlabs::kNoList) unlink(lane, c, slab);
+  if (list != LaneSlabs::kNoList) link(lane, c, slab, list);
+}
+
+void Arena::link(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list) {
+  const UnitIndex unit = unit_of_slab(slab);
+  std::uint32_t& head = lane.head[c.v][list];
+  SlabDescriptor& d = slab.descriptor();
+  d.list = list;
+  d.prev = kNone;
+  d.next = head;
+  if (head != kNone) slab_at(UnitIndex{head}, c).descriptor().prev = unit.v;
+  head = unit.v;
+  lane.nonempty[c.v] |= static_cast<std::uint8_t>(1u << list);
+}
+
+void Arena::unlink(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
+  SlabDescriptor& d = slab.descriptor();
+  const std::uint8_t list = d.list;
+  if (d.prev != kNone) {
+    slab_at(UnitIndex{d.prev}, c).descriptor().next = d.next;
+  } else {
+    lane.head[c.v][list] = d.next;
+    if (d.next == kNone) lane.nonempty[c.v] &= static_cast<std::uint8_t>(~(1u << list));
+  }
+  if (d.next != kNone) slab_at(UnitIndex{d.next}, c).descriptor().prev = d.prev;
+  d.list = LaneSlabs::kNoList;
+}
+
+// --- lanes --------------------------------------------------------------------------------------
+
+void Arena::init_lane(LaneSlabs& lane, std::uint64_t tag) {
+  ASHLAR_ASSERT(tag != 0 && tag % kTagGrain == 0);
+  lane.tag = tag;
+  lane.index = page_of(&lane);
+  lane.inbox.store(kNone);
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    lane.nonempty[c] = 0;
+    for (std::uint32_t& head : lane.head[c]) head = kNone;
+  }
+}
+
+void Arena::recover_lane(LaneSlabs& lane) {
+  init_lane(lane, lane.tag);
+  for_each_slab([&](Slab slab, std::uint64_t tag) {
+    if (tag != lane.tag) return;
+    const ClassIndex c{slab.descriptor().size_class};
+    slab.descriptor().pending.store(0);
+    slab.recount();
+    slab.drain_remote();
+    slab.descriptor().list = LaneSlabs::kNoList;
+    place(lane, c, slab);
+  });
+}
+
+// --- pages --------------------------------------------------------------------------------------
+
+void* Arena::take_pages(PageCount pages, Bytes alignment, BlockKind kind, bool& zero) {
+  const Bytes aligned_pages = alignment > kPageBytes ? alignment / kPageBytes : 1;
+  if (aligned_pages > kNone) return nullptr;
+  const std::uint64_t origin = reinterpret_cast<std::uintptr_t>(data_) / kPageBytes;
+  const Block block =
+      buddy_.take(pages, PageCount{static_cast<std::uint32_t>(aligned_pages)}, kind, origin);
+  if (!block) return nullptr;
+  zero = block.zero;
+  return address_of(block.first);
+}
+
+bool Arena::give_pages(void* first, BlockKind kind) {
+  return data_offset(first) % kPageBytes == 0 && buddy_.give(page_of(first), kind);
+}
+
+bool Arena::resize_pages(void* first, PageCount pages, bool& zero) {
+  return buddy_.resize(page_of(first), pages, zero);
+}
+
+Place Arena::locate(const void* p) const {
+  Place place;
+  if (!contains(p)) return place;
+  const UnitEntry entry = entry_of(p);
+  if (entry.is_slab()) {
+    const SizeClass& info = size_class(entry.size_class());
+    const Slab slab = slab_at(slab_unit(p, info), entry.size_class());
+    const auto offset =
+        static_cast<std::uint32_t>(static_cast<const std::byte*>(p) - slab.base());
+    const std::uint32_t slot = slot_index(offset, info.magic);
+    const bool in_use = slot < info.capacity && !slab.is_free(slot);
+    place.kind = in_use ? Place::Kind::slot : Place::Kind::free;
+    place.size_class = entry.size_class();
+    place.begin = slab.base() + Bytes{slot} * info.slot_bytes;
+    place.bytes = info.slot_bytes;
+    return place;
+  }
+  PageIndex page = page_of(p);
+  place.kind = Place::Kind::free;
+  if (buddy_.is_free(page)) return place;
+  while (page.v > 0 && buddy_.kind_at(page) == BlockKind::none) page.v--;
+  const BlockKind kind = buddy_.kind_at(page);
+  place.begin = static_cast<std::byte*>(address_of(page));
+  place.bytes = bytes_of(buddy_.pages_at(page));
+  if (static_cast<const std::byte*>(p) < place.begin + place.bytes) {
+    place.kind = kind == BlockKind::large ? Place::Kind::large : Place::Kind::internal;
+  }
+  return place;
+}
+
+// --- the whole ----------------------------------------------------------------------------------
+
+std::uint32_t Arena::chunks() const {
+  return header_->chunks.load(std::memory_order_acquire);  // pairs with: grow_locked
+}
+
+Bytes Arena::region_bytes(std::uint32_t chunks) { return Geometry(chunks).bytes(chunks); }
+
+Bytes Arena::metadata_bytes() const {
+  const Bytes n = chunks();
+  return kPageBytes + align_up(n * Geometry::kTableBytesPerChunk, kPageBytes) +
+         align_up(n * Geometry::kSummaryBytesPerChunk, kPageBytes) + n * sizeof(ChunkMeta);
+}
+
+Bytes Arena::resident_bytes() const {
+  const Bytes n = chunks();
+  const Geometry at(header_->max_chunks);
+  return os::resident_bytes(region_.base, kPageBytes) +
+         os::resident_bytes(region_.base + at.table, n * Geometry::kTableBytesPerChunk) +
+         os::resident_bytes(region_.base + at.summaries, n * Geometry::kSummaryBytesPerChunk) +
+         os::resident_bytes(meta_, n * sizeof(ChunkMeta)) +
+         os::resident_bytes(data_, data_bytes());
+}
+
+os::Commit Arena::create(const os::Region& region) {
+  const std::uint32_t max_chunks = chunks_in(region.bytes);
+  if (max_chunks == 0) return os::Commit::no_memory;
+  const os::Commit committed = region.commit(0, kPageBytes);
+  if (committed != os::Commit::done) return committed;
+  auto* const header = reinterpret_cast<ArenaHeader*>(region.base);
+  header->magic = kMagic;
+  header->version = kVersion;
+  header->max_chunks = max_chunks;
+  header->chunks.store(0);
+  attach(region);
+  return grow_locked(1) ? os::Commit::done : os::Commit::no_memory;
+}
+
+void Arena::attach(const os::Region& region) {
+  region_ = region;
+  header_ = reinterpret_cast<ArenaHeader*>(region.base);
+  ASHLAR_ASSERT(header_->magic == kMagic && header_->version == kVersion);
+  const Geometry at(header_->max_chunks);
+  units_ = UnitTable{reinterpret_cast<std::atomic<std::uint64_t>*>(region.base + at.table)};
+  meta_ = reinterpret_cast<ChunkMeta*>(region.base + at.meta);
+  data_ = region.base + at.data;
+  buddy_ = Buddy{reinterpret_cast<std::byte*>(&meta_->rows), sizeof(ChunkMeta),
+                 reinterpret_cast<std::atomic<std::uint32_t>*>(region.base + at.summaries),
+                 &header_->chunks};
+  refresh();
+}
+
+void Arena::refresh() { data_bytes_.store(Bytes{chunks()} * kChunkBytes); }
+
+// Adds `needed` chunks in a row, more if that is easy.
+bool Arena::grow_locked(std::uint32_t needed) {
+  for (;;) {
+    const std::uint32_t first = chunks();
+    if (growing_to_ > first) {
+      // The thread that was adding these exists in our parent process only. Nobody has seen the
+      // chunks yet, and whatever is mapped there is ours.
+      if (add_chunks(first, growing_to_ - first, true) != os::Commit::done) return false;
+      if (chunks() - first >= needed) return true;
+      continue;
+    }
+    if (needed > header_->max_chunks - first) return false;
+    std::uint32_t ahead = first / 16 < kMostChunksAhead ? first / 16 : kMostChunksAhead;
+    if (ahead > header_->max_chunks - first - needed) ahead = 0;
+
+    os::Commit added = add_chunks(first, needed + ahead, false);
+    if (added != os::Commit::done && ahead != 0) added = add_chunks(first, needed, false);
+    if (added != os::Commit::taken) return added == os::Commit::done;
+    if (!add_taken_chunk(first)) return false;
+  }
+}
+
+os::Commit Arena::add_chunks(std::uint32_t first, std::uint32_t count, bool replace) {
+  growing_to_ = first + count;
+  os::Commit result = commit_metadata(first, count, replace);
+  if (result == os::Commit::done) {
+    const Bytes offset = static_cast<Bytes>(data_ - region_.base) + Bytes{first} * kChunkBytes;
+    result = region_.commit(offset, Bytes{count} * kChunkBytes, replace);
+  }
+  if (result == os::Commit::done) {
+    buddy_.add_chunks(ChunkIndex{first}, count);
+    header_->chunks.store(first + count, std::memory_order_release);  // pairs with: chunks
+    refresh();
+  }
+  growing_to_ = 0;
+  return result;
+}
+
+// A chunk whose addresses somebody else has taken is counted and never used.
+bool Arena::add_taken_chunk(std::uint32_t chunk) {
+  if (commit_metadata(chunk, 1, false) != os::Commit::done) return false;
+  buddy_.add_taken_chunk(ChunkIndex{chunk});
+  header_->chunks.store(chunk + 1, std::memory_order_release);  // pairs with: chunks
+  refresh();
+  return true;
+}
+
+os::Commit Arena::commit_metadata(std::uint32_t first, std::uint32_t count, bool replace) {
+  const std::uint32_t from = first > metadata_chunks_ ? first : metadata_chunks_;
+  const std::uint32_t to = first + count;
+  if (to <= from) return os::Commit::done;
+  const Geometry at(header_->max_chunks);
+  struct Range {
+    Bytes begin, end;
+  };
+  // Of a zone, the pages that only the new chunks need.
+  const auto pages_of = [&](Bytes zone, Bytes bytes_per_chunk) -> Range {
+    return {align_up(zone + from * bytes_per_chunk, kPageBytes),
+            align_up(zone + to * bytes_per_chunk, kPageBytes)};
+  };
+  const Range ranges[] = {pages_of(at.table, Geometry::kTableBytesPerChunk),
+                          pages_of(at.summaries, Geometry::kSummaryBytesPerChunk),
+                          pages_of(at.meta, sizeof(ChunkMeta))};
+  for (const Range& range : ranges) {
+    const os::Commit result = region_.commit(range.begin, range.end - range.begin, replace);
+    if (result == os::Commit::done) continue;
+    for (const Range* done = ranges; done != &range; done++) {
+      region_.decommit(done->begin, done->end - done->begin);
+    }
+    return result;
+  }
+  metadata_chunks_ = to;
+  return os::Commit::done;
+}
+
+Bytes Arena::purge(bool all) {
+  Bytes bytes = 0;
+  for (std::uint32_t c = 0; c < chunks(); c++) {
+    const std::uint32_t pages =
+        buddy_.age_chunk(ChunkIndex{c}, all, [&](PageIndex first, PageCount count) {
+          return os::purge(address_of(first), bytes_of(count));
+        });
+    bytes += bytes_of(PageCount{pages});
+  }
+  return bytes;
+}
+
+const char* Arena::check_invariants() const {
+  if (const char* broken = buddy_.check_invariants()) return broken;
+  const char* broken = nullptr;
+  for_each_slab([&](Slab slab, std::uint64_t tag) {
+    if (broken != nullptr) return;
+    const SlabDescriptor& d = slab.descriptor();
+    const UnitIndex unit = unit_of_slab(slab);
+    const LaneSlabs& lane = lane_at(PageIndex{d.owner.load()});
+    const ClassIndex c = units_[unit].size_class();
+    broken = slab.check_invariants();
+    if (broken != nullptr) return;
+    if (d.size_class != c.v || lane.tag != tag) broken = "arena 1: entry and descriptor disagree";
+    if (buddy_.kind_at(first_page(unit)) != BlockKind::slab) broken = "arena 1: no block of a slab";
+    const SizeClass& info = slab.size_class_info();
+    if (d.list != d.used * LaneSlabs::kLists / info.capacity) broken = "arena 2: the wrong list";
+    if (d.list == LaneSlabs::kNoList) return;
+    if ((lane.nonempty[c.v] >> d.list & 1) == 0) broken = "arena 2: a list says it is empty";
+    const std::uint32_t back =
+        d.prev == kNone ? lane.head[c.v][d.list]
+                        : static_cast<std::uint32_t>(slab_at(UnitIndex{d.prev}, c).descriptor().next);
+    if (back != unit.v) broken = "arena 3: a link does not lead back";
+    if (d.next == kNone) return;
+    const UnitEntry next = units_[UnitIndex{d.next}];
+    if (next.tag() != tag || next.size_class() != c) broken = "arena 3: a link leads elsewhere";
+  });
+  return broken;
+}
+
+}  // namespace ashlar

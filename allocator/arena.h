@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT
+// L3 · arena: a region with its metadata; slots and pages out of one place.
+//
+// What:    takes slots of a size class for a lane, or pages for a large object, out of one
+//          region, and takes them back. A heap has one arena; a shared segment will be one.
+// How:     every link is an index, every position an offset from the region's first byte:
+//
+//            header | unit table | summaries | chunk metadata … | chunk 0 | chunk 1 | …
+//                     8 B a unit   4 B a chunk  48 KiB a chunk    (data)
+//
+//          All of it is sized for the region's maximum and committed chunk by chunk. A chunk's
+//          metadata is page-aligned and grouped so that only what is used gets touched.
+//          The Arena object itself is one process's view of that and lives outside it.
+// Lanes:   a lane owns slabs. For each class it keeps them in lists by how full they are, and
+//          takes from the fullest first, so that sparse slabs drain and go back to the buddy.
+// Invariants (check_invariants() tests these by number, besides those of buddy and slab):
+//   1  a unit entry and the slab's descriptor agree on class and owner
+//   2  a slab is in the list of its owner that its count demands, full ones in none
+//   3  links lead to slabs of the same owner and class and back
+// Threads: functions with a LaneSlabs: its owner. The others: any.
+// Position: independent; only the view holds addresses.
+// Not here: magazines (thread_cache), which thread has which lane (heap).
+#pragma once
+
+#include <atomic>
+
+#include "buddy.h"
+#include "lock.h"
+#include "os.h"
+#include "owned.h"
+#include "slab.h"
+#include "unit_table.h"
+
+namespace ashlar {
+
+// A lane's slabs: the part of a lane that lives by positions alone. In the arena, zero at first.
+struct alignas(kCacheLineBytes) LaneSlabs {
+  static constexpr std::uint32_t kLists = 8;  // eighths of fullness
+  static constexpr std::uint8_t kNoList = kLists;
+
+  // Slabs that others freed into since the owner last looked: the first unit, linked by
+  // SlabDescriptor::next_pending. kNone: none.
+  std::atomic<std::uint32_t> inbox;  // atomic: freeing threads push → the owner takes all
+
+  alignas(kCacheLineBytes) std::uint64_t tag;  // const: see UnitEntry
+  PageIndex index;                             // const: the page this structure starts at
+  std::uint8_t nonempty[kClassCount];          // owner: bit l: list l has a slab
+  std::uint32_t head[kClassCount][kLists];     // owner: first unit of the list, or kNone
+};
+
+struct ArenaHeader;
+struct ChunkMeta;
+
+// What an address is.
+struct Place {
+  enum class Kind : std::uint8_t { foreign, free, slot, large, internal };
+  Kind kind = Kind::foreign;
+  ClassIndex size_class{kClassCount};  // of a slot; kClassCount: pages
+  std::byte* begin = nullptr;   // of the slot or block
+  Bytes bytes = 0;              // of the slot or block
+};
+
+class Arena {
+ public:
+  constexpr Arena() = default;
+
+  // Makes an arena in the region, one chunk large. Memory must be zero where it is `ready`.
+  [[nodiscard]] os::Commit create(const os::Region& region);
+  // This process's view of an arena that exists at `region`.
+  void attach(const os::Region& region);
+  // The smallest region that holds an arena of `chunks` chunks.
+  static Bytes region_bytes(std::uint32_t chunks);
+
+  bool exists() const { return header_ != nullptr; }
+  // After a create() that failed.
+  void forget() { header_ = nullptr; }
+
+  // --- slots ------------------------------------------------------------------------------
+
+  // Up to `want` free slots of a class, from the lane's fullest slabs, or a new slab when it has
+  // none. Written from slots[0] upwards; the last one has the lowest address of the first slab.
+  // Returns how many; 0 when the buddy has no room: grow() and come again.
+  std::uint32_t take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want);
+  // Gives back slots of one class that this lane's slabs hold. Aborts on a double free.
+  void give_slots(LaneSlabs& lane, ClassIndex c, void* const* slots, std::uint32_t count);
+  // Gives back slots of any class and owner, from any thread. Aborts on a double free.
+  void give_remote(void* const* slots, std::uint32_t count);
+  // Takes over what others freed into this lane's slabs. True if there was anything.
+  bool drain_inbox(LaneSlabs& lane);
+
+  // A new lane's slabs, none yet, at an address inside the arena; see LaneSlabs for `tag`.
+  void init_lane(LaneSlabs& lane, std::uint64_t tag);
+  // Makes a lane consistent whose owner was interrupted at any instruction and is gone. What it
+  // was about to take or give is lost; nothing is handed out twice.
+  void recover_lane(LaneSlabs& lane);
+
+  // --- pages ------------------------------------------------------------------------------
+
+  // A block of whole pages. `alignment` is a power of two. Null when the buddy has no room:
+  // grow() and come again. `zero`: its bytes are known to be zero.
+  void* take_pages(PageCount pages, Bytes alignment, BlockKind kind, bool& zero);
+  // False: no such block starts there.
+  [[nodiscard]] bool give_pages(void* first, BlockKind kind);
+  // Lengthens or shortens a large block where it is. False: no room behind it.
+  [[nodiscard]] bool resize_pages(void* first, PageCount pages, bool& zero);
+
+  // --- the whole --------------------------------------------------------------------------
+
+  std::uint32_t chunks() const;
+  // Adds room for a block of that size and alignment, unless somebody else added chunks since
+  // `seen`. False: no memory or no address space is left. `stuck` is asked while waiting for
+  // another thread that grows the arena, see Lock::lock.
+  template <class Stuck>
+  [[nodiscard]] bool grow(std::uint32_t seen, PageCount pages, Bytes alignment, Stuck&& stuck);
+
+  // Purges free pages: those that were free for a whole pass already, or with `all` all of
+  // them. Returns the bytes given back.
+  Bytes purge(bool all);
+
+  // Whether p points into the data of this arena, as far as this view knows.
+  bool contains(const void* p) const { return data_offset(p) < data_bytes(); }
+  // Takes note of chunks that were added through another view.
+  void refresh();
+  Place locate(const void* p) const;
+  UnitEntry entry_of(const void* p) const {  // p is in the arena
+    return units_[UnitIndex{static_cast<std::uint32_t>(data_offset(p) / kUnitBytes)}];
+  }
+  // Calls visit(Slab, owner's tag) for every slab. What it sees while others work is a hint.
+  template <class Visit>
+  void for_each_slab(Visit&& visit) const;
+  const Buddy& buddy() const { return buddy_; }
+  std::byte* data() const { return data_; }
+  Bytes data_bytes() const { return data_bytes_.load(std::memory_order_relaxed); }  // only grows
+  // Bytes of metadata that are committed.
+  Bytes metadata_bytes() const;
+  // Bytes of data and metadata that are in memory. A system call per 2 MiB.
+  Bytes resident_bytes() const;
+
+  // In the child of a fork: nobody else is growing the arena.
+  void after_fork_in_child() { growth_lock_.reset(); }
+
+  // Null, or what is broken. Only while no other thread is in the arena.
+  const char* check_invariants() const;
+
+  void* address_of(PageIndex page) const { return data_ + Bytes{page.v} * kPageBytes; }
+  PageIndex page_of(const void* p) const {
+    return {static_cast<std::uint32_t>(data_offset(p) / kPageBytes)};
+  }
+  LaneSlabs& lane_at(PageIndex index) const { return *static_cast<LaneSlabs*>(address_of(index)); }
+
+ private:
+  Bytes data_offset(const void* p) const {
+    return static_cast<Bytes>(reinterpret_cast<std::uintptr_t>(p) -
+                              reinterpret_cast<std::uintptr_t>(data_));
+  }
+  ChunkMeta& meta(ChunkIndex chunk) const;
+  Slab slab_at(UnitIndex first, ClassIndex c) const;
+  UnitIndex slab_unit(const void* slot, const SizeClass& c) const {
+    return {static_cast<std::uint32_t>(
+        align_down(data_offset(slot), c.slab_bytes) / kUnitBytes)};
+  }
+  UnitIndex unit_of_slab(const Slab& slab) const {
+    return {static_cast<std::uint32_t>(data_offset(slab.base()) / kUnitBytes)};
+  }
+
+  bool create_slab(LaneSlabs& lane, ClassIndex c);
+  void release_slab(const Slab& slab);
+  void place(LaneSlabs& lane, ClassIndex c, const Slab& slab);  // into the right list
+  void link(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list);
+  void unlink(LaneSlabs& lane, ClassIndex c, const Slab& slab);
+  void after_give(LaneSlabs& lane, ClassIndex c, const Slab& slab);
+  void notify_owner(UnitIndex unit);
+  [[noreturn]] void report_double_free(const Slab& slab, void* const* slots,
+                                       std::uint32_t count) const;
+  bool grow_locked(std::uint32_t needed);
+  os::Commit add_chunks(std::uint32_t first, std::uint32_t count, bool replace);
+  bool add_taken_chunk(std::uint32_t chunk);
+  os::Commit commit_metadata(std::uint32_t first, std::uint32_t count, bool replace);
+
+  // What free(p) reads; all of it in one cache line.
+  std::byte* data_ = nullptr;        // const since create or attach
+  std::atomic<Bytes> data_bytes_{};  // atomic: who grows the arena → all; see refresh()
+  UnitTable units_;                  // const since create or attach, like the next four
+
+  ArenaHeader* header_ = nullptr;
+  ChunkMeta* meta_ = nullptr;
+  Buddy buddy_;
+  os::Region region_;
+
+  Lock growth_lock_;
+  std::uint32_t metadata_chunks_ = 0;  // lock: growth_lock_; metadata is committed for these
+  std::uint32_t growing_to_ = 0;       // lock: growth_lock_; not 0: chunks being added now
+};
+
+// One chunk's metadata, each group on pages of its own: a class of 256-byte slots never touches
+// the long bitmaps, and a program of one thread never touches the remote ones.
+struct ChunkMeta {
+  static constexpr std::uint32_t kShortWords = 16;  // slots of 64 bytes and more
+  static constexpr std::uint32_t kLongWords = 64;
+
+  SlabDescriptor slab[kUnitsPerChunk];
+  BitmapWord short_free[kUnitsPerChunk][kShortWords];
+  BitmapWord short_remote[kUnitsPerChunk][kShortWords];
+  ChunkRows rows;
+  BitmapWord long_free[kUnitsPerChunk][kLongWords];
+  BitmapWord long_remote[kUnitsPerChunk][kLongWords];
+};
+static_assert(sizeof(ChunkMeta) % kPageBytes == 0);
+static_assert(sizeof(ChunkMeta::slab) % kPageBytes == 0);
+
+inline ChunkMeta& Arena::meta(ChunkIndex chunk) const { return meta_[chunk.v]; }
+
+inline Slab Arena::slab_at(UnitIndex first, ClassIndex c) const {
+  ChunkMeta& m = meta(chunk_of(first));
+  const std::uint32_t u = first.v % kUnitsPerChunk;
+  const bool is_short = size_class(c).words <= ChunkMeta::kShortWords;
+  return {m.slab[u], is_short ? m.short_free[u] : m.long_free[u],
+          is_short ? m.short_remote[u] : m.long_remote[u], data_ + Bytes{first.v} * kUnitBytes, c};
+}
+
+template <class Visit>
+void Arena::for_each_slab(Visit&& visit) const {
+  const std::uint32_t units = chunks() * kUnitsPerChunk;
+  for (std::uint32_t u = 0; u < units; u++) {
+    const UnitEntry entry = units_[UnitIndex{u}];
+    if (!entry.is_slab()) continue;
+    const ClassIndex c = entry.size_class();
+    visit(slab_at(UnitIndex{u}, c), entry.tag());
+    u += size_class(c).slab_bytes / kUnitBytes - 1;
+  }
+}
+
+template <class Stuck>
+bool Arena::grow(std::uint32_t seen, PageCount pages, Bytes alignment, Stuck&& stuck) {
+  growth_lock_.lock(stuck);
+  // Alignments above a chunk may waste up to themselves in front of the block.
+  const Bytes slack = alignment > kChunkBytes ? alignment - kChunkBytes : 0;
+  const Bytes chunks_needed = divide_up(bytes_of(pages) + slack, kChunkBytes);
+  const bool grown = chunks() != seen || grow_locked(static_cast<std::uint32_t>(chunks_needed));
+  growth_lock_.unlock();
+  return grown;
+}
+
+}  // namespace ashlar

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: MIT
+#include "buddy.h"
+
+namespace ashlar {
+
+// What one word knows of a chunk. `free` is exact in a quiet arena; the bounds are never below
+// the truth, except for a moment: whoever releases pages lifts them after setting the bits, and
+// whoever found nothing lowers them only if the word is still the one he started from.
+struct Buddy::Summary {
+  std::uint32_t free : 10;       // free pages
+  std::uint32_t longest : 10;    // no free run is longer
+  std::uint32_t has_unit : 1;    // 0: no aligned unit is free
+  std::uint32_t version : 11;    // counts changes, so that `learn` notices them
+
+  static Summary of(std::uint32_t word) { return std::bit_cast<Summary>(word); }
+  std::uint32_t word() const { return std::bit_cast<std::uint32_t>(*this); }
+
+  bool may_fit(std::uint32_t pages, std::uint32_t alignment) const {
+    return free >= pages && longest >= pages && (has_unit != 0 || alignment < kPagesPerUnit);
+  }
+};
+
+namespace {
+
+constexpr std::uint32_t kKindShift = 29;
+constexpr std::uint32_t kPagesMask = (1u << kKindShift) - 1;
+
+constexpr std::uint32_t block_word_for(BlockKind kind, std::uint32_t pages) {
+  return static_cast<std::uint32_t>(kind) << kKindShift | pages;
+}
+constexpr BlockKind kind_of(std::uint32_t word) { return static_cast<BlockKind>(word >> kKindShift); }
+constexpr std::uint32_t pages_of(std::uint32_t word) { return word & kPagesMask; }
+
+// Calls visit(first page of the piece, position in its chunk, pages) for each chunk of a run.
+template <class Visit>
+void for_each_chunk(PageIndex first, std::uint32_t pages, Visit&& visit) {
+  while (pages != 0) {
+    const std::uint32_t position = first.v % kPagesPerChunk;
+    const std::uint32_t room = kPagesPerChunk - position;
+    const std::uint32_t count = pages < room ? pages : room;
+    visit(first, position, count);
+    first.v += count;
+    pages -= count;
+  }
+}
+
+// A private copy of a row, to search in peace. What is found must still be claimed.
+struct RowCopy {
+  std::uint64_t word[kRowWords];
+
+  explicit RowCopy(const std::atomic<std::uint64_t> (&row)[kRowWords]) {
+    // A hint: claim() decides.
+    for (std::uint32_t w = 0; w < kRowWords; w++) word[w] = row[w].load(std::memory_order_relaxed);
+  }
+
+  // First position >= from whose bit is `value`, or kPagesPerChunk.
+  std::uint32_t next(std::uint32_t from, bool value) const {
+    for (std::uint32_t w = from / 64; w < kRowWords; w++, from = w * 64) {
+      const std::uint64_t bits = (value ? word[w] : ~word[w]) & ~std::uint64_t{0} << from % 64;
+      if (bits != 0) return w * 64 + lowest_bit(bits);
+    }
+    return kPagesPerChunk;
+  }
+
+  // The lowest aligned run, or kNone.
+  std::uint32_t find(std::uint32_t pages, std::uint32_t alignment) const {
+    if (pages == kPagesPerUnit && alignment == kPagesPerUnit) return find_unit();
+    for (std::uint32_t at = 0;;) {
+      at = static_cast<std::uint32_t>(align_up(next(at, true), alignment));
+      if (at + pages > kPagesPerChunk) return kNone;
+      const std::uint32_t end = next(at, false);
+      if (end >= at + pages) return at;
+      at = end;
+    }
+  }
+
+  // Sixteen pages at a multiple of sixteen: the common case, four candidates a word at once.
+  std::uint32_t find_unit() const {
+    for (std::uint32_t w = 0; w < kRowWords; w++) {
+      std::uint64_t runs = word[w];
+      runs &= runs >> 8;
+      runs &= runs >> 4;
+      runs &= runs >> 2;
+      runs &= runs >> 1;
+      runs &= 0x0001'0001'0001'0001;
+      if (runs != 0) return w * 64 + lowest_bit(runs);
+    }
+    return kNone;
+  }
+
+  std::uint32_t longest_run() const {
+    std::uint32_t longest = 0;
+    for (std::uint32_t at = next(0, true); at < kPagesPerChunk;) {
+      const std::uint32_t end = next(at, false);
+      if (end - at > longest) longest = end - at;
+      at = next(end, true);
+    }
+    return longest;
+  }
+
+  std::uint32_t count() const {
+    std::uint32_t n = 0;
+    for (std::uint64_t w : word) n += static_cast<std::uint32_t>(std::popcount(w));
+    return n;
+  }
+};
+
+}  // namespace
+
+Block Buddy::take(PageCount pages, PageCount alignment, BlockKind kind, std::uint64_t origin) {
+  ASHLAR_ASSERT(pages.v > 0 && pages.v <= kPagesMask);
+  ASHLAR_ASSERT(is_power_of_two(alignment.v));
+  const bool in_chunk = pages.v <= kPagesPerChunk && alignment.v <= kPagesPerChunk;
+  const PageIndex first = in_chunk ? take_in_chunk(pages.v, alignment.v)
+                                   : take_over_chunks(pages.v, alignment.v, origin);
+  if (first.v == kNone) return {};
+  const bool zero = !any_dirty(first, pages.v);
+  // pairs with: give, kind_at. From here on the block is somebody's.
+  block_word(first).store(block_word_for(kind, pages.v), std::memory_order_release);
+  return {first, zero};
+}
+
+bool Buddy::give(PageIndex first, BlockKind kind) {
+  // pairs with: take. Of two racing givers one gets the block.
+  std::uint32_t word = block_word(first).load(std::memory_order_acquire);
+  if (kind_of(word) != kind || !block_word(first).compare_exchange_strong(word, 0)) return false;
+  mark_dirty(first, pages_of(word));
+  release(first, pages_of(word));
+  return true;
+}
+
+bool Buddy::resize(PageIndex first, PageCount pages, bool& zero) {
+  std::atomic<std::uint32_t>& head = block_word(first);
+  const std::uint32_t word = head.load(std::memory_order_relaxed);  // the caller's own
+  const std::uint32_t old_pages = pages_of(word);
+  const std::uint32_t new_word = block_word_for(kind_of(word), pages.v);
+  zero = true;
+  if (pages.v > old_pages) {
+    const PageIndex gained{first.v + old_pages};
+    const std::uint32_t gain = pages.v - old_pages;
+    if (std::uint64_t{gained.v} + gain > std::uint64_t{chunk_count()} * kPagesPerChunk) return false;
+    if (!claim(gained, gain)) return false;
+    zero = !any_dirty(gained, gain);
+    head.store(new_word, std::memory_order_release);  // pairs with: kind_at
+  } else if (pages.v < old_pages) {
+    head.store(new_word, std::memory_order_release);  // pairs with: kind_at
+    const PageIndex lost{first.v + pages.v};
+    mark_dirty(lost, old_pages - pages.v);
+    release(lost, old_pages - pages.v);
+  }
+  return true;
+}
+
+// Candidates in the order (free pages, index), each tried once: the fullest chunk first, and
+// among equals the lowest address.
+PageIndex Buddy::take_in_chunk(std::uint32_t pages, std::uint32_t alignment) {
+  const std::uint32_t chunks = chunk_count();
+  std::uint64_t tried = 0;  // the last candidate's rank, plus one
+  for (;;) {
+    std::uint64_t best = ~std::uint64_t{0};
+    for (std::uint32_t c = 0; c < chunks; c++) {
+      // A hint: claim() decides.
+      const auto summary = Summary::of(summaries_[c].load(std::memory_order_relaxed));
+      const std::uint64_t rank = std::uint64_t{summary.free} << 32 | c;
+      if (rank < best && rank >= tried && summary.may_fit(pages, alignment)) best = rank;
+    }
+    if (best == ~std::uint64_t{0}) return {kNone};
+    tried = best + 1;
+
+    const ChunkIndex chunk{static_cast<std::uint32_t>(best)};
+    for (;;) {
+      // pairs with: recount. Older than the row that is read next, so that learn() is careful.
+      const std::uint32_t seen = summaries_[chunk.v].load(std::memory_order_acquire);
+      const std::uint32_t at = RowCopy(rows(chunk).free).find(pages, alignment);
+      if (at == kNone) {
+        learn(chunk, seen, pages, alignment);
+        break;
+      }
+      const PageIndex first{first_page(chunk).v + at};
+      if (claim(first, pages)) return first;
+    }
+  }
+}
+
+// Whole chunks in a row and the head of the one behind them. First fit: such blocks are rare and
+// the rows of whole chunks need not be read.
+PageIndex Buddy::take_over_chunks(std::uint32_t pages, std::uint64_t alignment,
+                                  std::uint64_t origin) {
+  const std::uint32_t chunks = chunk_count();
+  const auto needed = static_cast<std::uint32_t>(divide_up(pages, kPagesPerChunk));
+  for (std::uint32_t c = 0; c + needed <= chunks; c++) {
+    const PageIndex first = first_page(ChunkIndex{c});
+    if ((origin + first.v) % alignment != 0) continue;
+    std::uint32_t have = 0;
+    while (have < needed) {
+      const std::uint32_t want = pages - have * kPagesPerChunk;
+      // A hint: claim() decides.
+      const auto s = Summary::of(summaries_[c + have].load(std::memory_order_relaxed));
+      if (s.free < (want < kPagesPerChunk ? want : kPagesPerChunk)) break;
+      have++;
+    }
+    if (have == needed && claim(first, pages)) return first;
+  }
+  return {kNone};
+}
+
+// All the pages or none of them.
+bool Buddy::claim(PageIndex first, std::uint32_t pages) {
+  std::uint32_t done = 0;
+  while (done < pages) {
+    const std::uint32_t page = first.v + done;
+    const std::uint32_t bit = page % 64;
+    const std::uint32_t count = pages - done < 64 - bit ? pages - done : 64 - bit;
+    const std::uint64_t mask = bit_range(bit, count);
+    std::atomic<std::uint64_t>& word = rows(PageIndex{page}).free[page % kPagesPerChunk / 64];
+    std::uint64_t old = word.load(std::memory_order_relaxed);  // checked by the exchange
+    do {
+      if ((old & mask) != mask) {
+        recount(first, done, false);
+        release(first, done);
+        return false;
+      }
+      // pairs with: release
+    } while (!word.compare_exchange_weak(old, old & ~mask, std::memory_order_acq_rel));
+    done += count;
+  }
+  recount(first, pages, false);
+  return true;
+}
+
+void Buddy::release(PageIndex first, std::uint32_t pages) {
+  for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t position, std::uint32_t count) {
+    ChunkRows& row = rows(at);
+    for_each_word(position, count, [&](std::uint32_t w, std::uint64_t mask) {
+      [[maybe_unused]] const std::uint64_t old =
+          row.free[w].fetch_or(mask, std::memory_order_acq_rel);  // pairs with: claim
+      ASHLAR_ASSERT((old & mask) == 0);
+    });
+  });
+  recount(first, pages, true);
+}
+
+bool Buddy::any_dirty(PageIndex first, std::uint32_t pages) const {
+  std::uint64_t dirty = 0;
+  for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t position, std::uint32_t count) {
+    const ChunkRows& row = rows(at);
+    for_each_word(position, count, [&](std::uint32_t w, std::uint64_t mask) {
+      dirty |= row.dirty[w].load(std::memory_order_relaxed) & mask;  // ours since claim()
+    });
+  });
+  return dirty != 0;
+}
+
+void Buddy::mark_dirty(PageIndex first, std::uint32_t pages) {
+  for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t position, std::uint32_t count) {
+    ChunkRows& row = rows(at);
+    for_each_word(position, count, [&](std::uint32_t w, std::uint64_t mask) {
+      // Both are published by release().
+      row.dirty[w].fetch_or(mask, std::memory_order_relaxed);
+      row.aged[w].fetch_and(~mask, std::memory_order_relaxed);
+    });
+  });
+}
+
+void Buddy::recount(PageIndex first, std::uint32_t pages, bool released) {
+  for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t, std::uint32_t count) {
+    std::atomic<std::uint32_t>& word = summaries_[chunk_of(at).v];
+    std::uint32_t old = word.load(std::memory_order_relaxed);  // checked by the exchange
+    Summary next;
+    do {
+      next = Summary::of(old);
+      next.free = (released ? next.free + count : next.free - count) & 0x3ff;
+      next.version++;
+      if (released) {
+        next.longest = kPagesPerChunk;
+        next.has_unit = 1;
+      }
+      // pairs with: take_in_chunk
+    } while (!word.compare_exchange_weak(old, next.word(), std::memory_order_acq_rel));
+  });
+}
+
+// A search for `pages` at `alignment` found nothing in the chunk whose summary was `seen`.
+void Buddy::learn(ChunkIndex chunk, std::uint32_t seen, std::uint32_t pages,
+                  std::uint32_t alignment) {
+  Summary next = Summary::of(seen);
+  // A run of pages + alignment - 1 would have held an aligned one.
+  const std::uint32_t longest = pages + alignment - 2;
+  if (longest < next.longest) next.longest = longest & 0x3ff;
+  if (pages == kPagesPerUnit && alignment == kPagesPerUnit) next.has_unit = 0;
+  // Fails when anything changed since, and that is right: the news may be stale.
+  summaries_[chunk.v].compare_exchange_strong(seen, next.word());
+}
+
+void Buddy::add_chunks(ChunkIndex first, std::uint32_t count) {
+  for (std::uint32_t c = first.v; c < first.v + count; c++) {
+    for (auto& word : rows(ChunkIndex{c}).free) word.store(~std::uint64_t{0});
+    summaries_[c].store(
+        Summary{.free = kPagesPerChunk, .longest = kPagesPerChunk, .has_unit = 1, .version = 0}
+            .word());
+  }
+}
+
+void Buddy::add_taken_chunk(ChunkIndex chunk) {
+  block_word(first_page(chunk)).store(block_word_for(BlockKind::taken, kPagesPerChunk));
+}
+
+BlockKind Buddy::kind_at(PageIndex first) const {
+  return kind_of(block_word(first).load(std::memory_order_acquire));  // pairs with: take
+}
+
+PageCount Buddy::pages_at(PageIndex first) const {
+  return {pages_of(block_word(first).load(std::memory_order_acquire))};  // pairs with: take
+}
+
+bool Buddy::is_free(PageIndex page) const {
+  return (rows(page).free[page.v % kPagesPerChunk / 64].load() >> page.v % 64 & 1) != 0;
+}
+
+Buddy::Counts Buddy::count() const {
+  Counts counts;
+  const std::uint32_t chunks = chunk_count();
+  for (std::uint32_t c = 0; c < chunks; c++) {
+    const ChunkRows& row = rows(ChunkIndex{c});
+    RowCopy free(row.free);
+    counts.free_pages += free.count();
+    const std::uint32_t longest = free.longest_run();
+    if (longest > counts.longest_run) counts.longest_run = longest;
+    const RowCopy dirty(row.dirty);
+    for (std::uint32_t w = 0; w < kRowWords; w++) free.word[w] &= dirty.word[w];
+    counts.free_dirty_pages += free.count();
+    for (const auto& block : row.block) {
+      const std::uint32_t word = block.load(std::memory_order_relaxed);  // a count, not an order
+      if (kind_of(word) == BlockKind::large) {
+        counts.large_pages += pages_of(word);
+        counts.large_blocks++;
+      } else if (kind_of(word) == BlockKind::internal) {
+        counts.internal_pages += pages_of(word);
+      }
+    }
+  }
+  return counts;
+}
+
+const char* Buddy::check_invariants() const {
+  const std::uint32_t chunks = chunk_count();
+  std::uint64_t block_end = 0;  // page behind the last block seen
+  for (std::uint32_t c = 0; c < chunks; c++) {
+    const ChunkRows& row = rows(ChunkIndex{c});
+    const RowCopy free(row.free);
+    for (std::uint32_t i = 0; i < kPagesPerChunk; i++) {
+      const std::uint64_t page = std::uint64_t{c} * kPagesPerChunk + i;
+      const bool is_free = (free.word[i / 64] >> (i % 64) & 1) != 0;
+      const std::uint32_t word = row.block[i].load();
+      if (word != 0) {
+        if (page < block_end) return "buddy 1: two blocks overlap";
+        if (pages_of(word) == 0) return "buddy 1: a block without pages";
+        block_end = page + pages_of(word);
+      }
+      if (is_free && page < block_end) return "buddy 1: a page of a block is free";
+      if (!is_free && page >= block_end) return "buddy 1: a page is neither free nor in a block";
+    }
+    const auto summary = Summary::of(summaries_[c].load());
+    if (summary.free != free.count()) return "buddy 2: a summary's count is wrong";
+    if (summary.longest < free.longest_run()) return "buddy 2: a summary's bound is too low";
+    if (summary.has_unit == 0 && free.find_unit() != kNone) {
+      return "buddy 2: a summary misses a free unit";
+    }
+    for (std::uint32_t w = 0; w < kRowWords; w++) {
+      if ((row.aged[w].load() & ~row.dirty[w].load()) != 0) {
+        return "buddy 3: an aged page is clean";
+      }
+    }
+  }
+  if (block_end > std::uint64_t{chunks} * kPagesPerChunk) return "buddy 1: a block leaves the arena";
+  return nullptr;
+}
+
+}  // namespace ashlar

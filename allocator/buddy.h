@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+// L1 · buddy: blocks of pages inside one arena.
+//
+// What:    hands out runs of pages and takes them back. A slab is an aligned block of 2^order
+//          pages; a large object gets exactly the pages it needs and the tail stays free.
+// How:     one 512-bit row per chunk, one bit per page. An aligned run of set bits *is* a free
+//          block, so buddies merge the moment their bits are set and there is no tree to keep.
+//          (The idea is LLFree's: Wrenger et al., USENIX ATC 2023.)
+//
+//            chunk 0  free  1111 0000 0000 1100 …   1 = free
+//                     dirty 0001 1111 1111 1100 …   1 = may hold something other than zeros
+//                     block …… 6s …… …… 2l ……       at a block's first page: pages and kind
+//
+//          The fullest chunk with room serves, lowest page first, so that whole chunks stay
+//          whole. A summary word per chunk makes that choice without reading the rows.
+// Invariants (check_invariants() tests these by number, in a quiet arena):
+//   1  every page is free or in exactly one block, and block words stand only at first pages
+//   2  a summary counts the free bits of its row, and its bounds are not below the truth
+//   3  an aged page is dirty
+// Threads: any, without locks: rows, block words and summaries change by single atomic steps. A
+//          thread that dies between two of them leaks the pages it was about to take or give,
+//          and nothing else. Truth is the block words; rows and summaries can be rebuilt.
+// Position: holds no addresses.
+// Not here: growing the arena (arena), the system calls of purging (purge).
+#pragma once
+
+#include <atomic>
+
+#include "bits.h"
+#include "check.h"
+#include "units.h"
+
+namespace ashlar {
+
+// `internal`: our own data. `taken`: addresses that belong to somebody else.
+enum class BlockKind : std::uint32_t { none, slab, large, internal, taken };
+
+struct Block {
+  PageIndex first = {kNone};
+  bool zero = false;  // every byte reads as zero
+
+  explicit operator bool() const { return first.v != kNone; }
+};
+
+// What fits into a block word.
+inline constexpr Bytes kMostBlockBytes = ((Bytes{1} << 29) - 1) * kPageBytes;
+
+inline constexpr std::uint32_t kRowWords = kPagesPerChunk / 64;
+
+// The buddy's share of a chunk's metadata.
+struct alignas(kPageBytes) ChunkRows {
+  std::atomic<std::uint64_t> free[kRowWords];        // atomic: any → any
+  std::atomic<std::uint64_t> dirty[kRowWords];       // atomic: any → any
+  std::atomic<std::uint64_t> aged[kRowWords];        // atomic: purge sets, release clears
+  std::atomic<std::uint32_t> block[kPagesPerChunk];  // atomic: holder of the block → any
+};
+
+class Buddy {
+ public:
+  Buddy() = default;
+  // `rows`: the first chunk's ChunkRows, the next one `stride` bytes on. `summaries`: one zeroed
+  // word per chunk. `chunk_count`: how many chunks there are now.
+  Buddy(std::byte* rows, Bytes stride, std::atomic<std::uint32_t>* summaries,
+        const std::atomic<std::uint32_t>* chunk_count)
+      : rows_(rows), stride_(stride), summaries_(summaries), chunk_count_(chunk_count) {}
+
+  // A block of `pages`, its first page a multiple of `alignment` pages, counted so that page 0
+  // of the arena is `origin` (matters only for alignments above a chunk). None: no room.
+  [[nodiscard]] Block take(PageCount pages, PageCount alignment, BlockKind kind,
+                           std::uint64_t origin = 0);
+  // False: no block of that kind starts there, nothing was done.
+  [[nodiscard]] bool give(PageIndex first, BlockKind kind);
+  // Changes the length of a block that the caller owns. False: what follows it is not free.
+  // `zero` tells whether the pages that were gained read as zero.
+  [[nodiscard]] bool resize(PageIndex first, PageCount pages, bool& zero);
+
+  BlockKind kind_at(PageIndex first) const;
+  PageCount pages_at(PageIndex first) const;
+  bool is_free(PageIndex page) const;
+
+  // New chunks, all pages free and zero. Their metadata is zero. Call before they are counted.
+  void add_chunks(ChunkIndex first, std::uint32_t count);
+  // A chunk whose addresses belong to somebody else: one block for ever.
+  void add_taken_chunk(ChunkIndex chunk);
+
+  // One pass of a second-chance clock over a chunk: pages that were free and dirty at the last
+  // pass too (or with `all`, every free dirty page) are taken, passed to purge(first, pages) →
+  // bool, and given back, clean when it returned true. Returns the pages purged.
+  template <class Purge>
+  std::uint32_t age_chunk(ChunkIndex chunk, bool all, Purge&& purge);
+
+  struct Counts {
+    std::uint64_t free_pages = 0;
+    std::uint64_t free_dirty_pages = 0;
+    std::uint64_t large_pages = 0;     // in blocks of large objects
+    std::uint64_t large_blocks = 0;
+    std::uint64_t internal_pages = 0;  // in blocks of our own
+    std::uint32_t longest_run = 0;     // free pages in a row inside one chunk
+  };
+  Counts count() const;
+
+  // Null, or what is broken. Only while no other thread is in the arena.
+  const char* check_invariants() const;
+
+ private:
+  struct Summary;
+
+  ChunkRows& rows(ChunkIndex chunk) const {
+    return *reinterpret_cast<ChunkRows*>(rows_ + chunk.v * stride_);
+  }
+  ChunkRows& rows(PageIndex page) const { return rows(chunk_of(page)); }
+  std::atomic<std::uint32_t>& block_word(PageIndex page) const {
+    return rows(page).block[page.v % kPagesPerChunk];
+  }
+  std::uint32_t chunk_count() const { return chunk_count_->load(std::memory_order_acquire); }
+
+  PageIndex take_in_chunk(std::uint32_t pages, std::uint32_t alignment);
+  PageIndex take_over_chunks(std::uint32_t pages, std::uint64_t alignment, std::uint64_t origin);
+  bool claim(PageIndex first, std::uint32_t pages);
+  void release(PageIndex first, std::uint32_t pages);
+  bool any_dirty(PageIndex first, std::uint32_t pages) const;
+  void mark_dirty(PageIndex first, std::uint32_t pages);
+  void recount(PageIndex first, std::uint32_t pages, bool released);
+  void learn(ChunkIndex chunk, std::uint32_t seen, std::uint32_t pages, std::uint32_t alignment);
+
+  std::byte* rows_ = nullptr;                              // const
+  Bytes stride_ = 0;                                       // const
+  std::atomic<std::uint32_t>* summaries_ = nullptr;        // const
+  const std::atomic<std::uint32_t>* chunk_count_ = nullptr;  // const
+};
+
+template <class Purge>
+std::uint32_t Buddy::age_chunk(ChunkIndex chunk, bool all, Purge&& purge) {
+  ChunkRows& row = rows(chunk);
+  std::uint64_t due[kRowWords];
+  std::uint64_t any = 0;
+  for (std::uint32_t w = 0; w < kRowWords; w++) {
+    const std::uint64_t idle = row.free[w].load(std::memory_order_relaxed) &
+                               row.dirty[w].load(std::memory_order_relaxed);  // a hint
+    due[w] = all ? idle : idle & row.aged[w].load(std::memory_order_relaxed);
+    row.aged[w].store(idle & ~due[w], std::memory_order_relaxed);
+    any |= due[w];
+  }
+  if (any == 0) return 0;
+
+  std::uint32_t purged = 0;
+  for (std::uint32_t page = 0; page < kPagesPerChunk;) {
+    if ((due[page / 64] >> (page % 64) & 1) == 0) {
+      page++;
+      continue;
+    }
+    std::uint32_t end = page + 1;
+    while (end < kPagesPerChunk && (due[end / 64] >> (end % 64) & 1) != 0) end++;
+    const PageIndex first{first_page(chunk).v + page};
+    const std::uint32_t pages = end - page;
+    page = end;
+    if (!claim(first, pages)) continue;  // somebody took a page of it: it is in use again
+    if (purge(first, PageCount{pages})) {
+      for_each_word(first.v % kPagesPerChunk, pages, [&](std::uint32_t w, std::uint64_t mask) {
+        row.dirty[w].fetch_and(~mask);
+      });
+      purged += pages;
+    }
+    release(first, pages);
+  }
+  return purged;
+}
+
+}  // namespace ashlar

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+// L4 · heap: the process's one arena, and which thread has which lane in it.
+//
+// What:    creates the arena at the first malloc, leases lanes to threads, takes them back when
+//          threads end, keeps the process alive across fork, and makes room when the arena is full.
+// How:     a lane outlives its thread: it goes to a pool with its slabs and is leased again, last
+//          in first out. A thread earns a lane by using the allocator: until then, and after its
+//          lane is gone (destructors that run late), it works without one. Its mallocs are served
+//          one slot at a time from a shared lane under a lock, its frees are remote frees. So
+//          10,000 threads that do little cost little, and there is nothing that a thread must set
+//          up before it may allocate or tear down before it ends.
+// Fork:    nothing is locked or prepared. The child keeps its own lane; lanes of threads that it
+//          does not have are marked, and repaired by whoever leases them next. That happens in the
+//          fork handler, or, where none ran (raw clone), when a waiter finds the marker page wiped.
+// Threads: any.
+// Not here: the hit paths (thread_cache), what a lane is made of (arena, thread_cache).
+#pragma once
+
+#include <atomic>
+
+#include "arena.h"
+#include "lock.h"
+#include "thread_cache.h"
+
+namespace ashlar {
+
+class Heap {
+ public:
+  constexpr Heap() = default;
+
+  // This thread's lane; leases one if it has earned it. Null: work without one.
+  Lane* lane_for_this_thread();
+  // One slot for a thread without a lane. Null and errno when memory is out.
+  void* take_shared(ClassIndex c);
+
+  // A large object. Null and errno when memory is out. `zero`: its bytes are known to be zero.
+  void* take_large(Bytes bytes, Bytes alignment, bool& zero);
+  // False: no large object starts there.
+  [[nodiscard]] bool give_large(void* p);
+  // Resizes a large object where it is, or by moving its pages. Null: copy it yourself.
+  void* resize_large(void* p, Bytes old_bytes, Bytes new_bytes);
+
+  // Finds or adds room for a block that did not fit when the arena had `seen` chunks. False:
+  // memory is out.
+  bool make_room(std::uint32_t seen, PageCount pages, Bytes alignment);
+
+  // Housekeeping, from slow paths: trims idle magazines of `lane` (may be null) and purges pages
+  // that were free for purge_ms. Reads a coarse clock; does nothing most of the time.
+  void maintain(Lane* lane);
+  // Gives back all that can be given back from here. True if memory went to the kernel.
+  bool trim();
+
+  // From the library's constructor: thread and fork handlers.
+  void start();
+  void after_fork_in_child();
+  // The current thread ends, or its late destructors begin.
+  void release_lane_of_this_thread();
+
+  // Calls visit(const Lane&) for every lane there is, leased or pooled.
+  template <class Visit>
+  void for_each_lane(Visit&& visit) const {
+    // pairs with: add_lane
+    for (Lane* l = lanes_.load(std::memory_order_acquire); l != nullptr; l = l->next_lane) visit(*l);
+  }
+
+ private:
+  bool ensure_arena();
+  Lane* lease();
+  Lane* add_lane();
+  LaneSlabs* shared_lane();
+  bool drain_pool();
+  void watch_this_thread(Lane* lane);
+  void recover(Lane& lane);
+  bool repair_if_forked();
+
+  Lock create_lock_;
+  Lock pool_lock_;
+  Lock shared_lock_;
+  std::atomic<bool> ready_ = false;        // atomic: who created the arena → all
+  std::atomic<Lane*> lanes_ = nullptr;     // atomic: add_lane pushes → all
+  Lane* pool_ = nullptr;                   // lock: pool_lock_
+  LaneSlabs* shared_ = nullptr;            // lock: shared_lock_
+  bool shared_orphaned_ = false;           // lock: shared_lock_
+  std::atomic<std::uint64_t> due_ms_ = 0;  // atomic: any → any; when maintain() has work again
+  std::atomic<std::uint32_t>* fork_marker_ = nullptr;  // const since the arena is there
+};
+
+extern constinit Heap heap;
+
+}  // namespace ashlar

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+#include "os.h"
+
+#include <cerrno>
+#include <ctime>
+#include <linux/futex.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "bits.h"
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+namespace ashlar::os {
+
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kWindowsAllowed = false;  // sanitizers own most of the address space
+#else
+constexpr bool kWindowsAllowed = true;
+#endif
+
+// Far from where Linux puts programs, stacks, libraries and brk on x86-64, and above the shadow
+// memory of sanitizers. Other architectures with 47 or more address bits can share it.
+constexpr std::uintptr_t kWindowsBegin = 0x2000'0000'0000;
+constexpr std::uintptr_t kWindowsEnd = 0x3fff'ffff'ffff;
+
+constexpr Bytes kSmallestReservation = 8 * kMiB;
+constexpr Bytes kLargestReservation = 64 * kGiB;
+
+class KeepErrno {
+ public:
+  KeepErrno() : saved_(errno) {}
+  ~KeepErrno() { errno = saved_; }
+
+ private:
+  int saved_;
+};
+
+// Not MAP_NORESERVE: a request that the machine can never fill should fail at once.
+std::byte* map(void* address, Bytes length, int protection, int flags) {
+  const long result = ::syscall(SYS_mmap, address, length, protection,
+                                MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0L);
+  return result == -1 ? nullptr : reinterpret_cast<std::byte*>(result);
+}
+
+// So that pmap and /proc/PID/maps say whose memory it is. Old kernels refuse; no matter.
+void name_mapping(void* address, Bytes length) {
+  ::syscall(SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, length, "ashlar");
+}
+
+// 64 random bits that the kernel gave this process at exec; no system call.
+std::uint64_t random_bits(unsigned attempt) {
+  const auto* seed = reinterpret_cast<const std::uint64_t*>(::getauxval(AT_RANDOM));
+  std::uint64_t x = (seed != nullptr ? seed[1] : 0) + attempt * 0x9e37'79b9'7f4a'7c15;
+  x ^= x >> 31;
+  x *= 0xbf58'476d'1ce4'e5b9;  // a step of splitmix64 (Steele, Lea, Flood 2014)
+  return x ^ (x >> 29);
+}
+
+}  // namespace
+
+Commit Region::commit(Bytes offset, Bytes length, bool replace) const {
+  if (length == 0 || backing == Backing::ready) return Commit::done;
+  KeepErrno keep;
+  const bool ours = replace || backing == Backing::reserved;
+  const int fixed = ours ? MAP_FIXED : MAP_FIXED_NOREPLACE;
+  std::byte* const wanted = base + offset;
+  std::byte* const got = map(wanted, length, PROT_READ | PROT_WRITE, fixed);
+  if (got == nullptr) return errno == ENOMEM ? Commit::no_memory : Commit::taken;
+  if (got != wanted) {  // a layer below that takes the flag for a hint
+    ::syscall(SYS_munmap, got, length);
+    return Commit::taken;
+  }
+  name_mapping(wanted, length);
+  return Commit::done;
+}
+
+void Region::decommit(Bytes offset, Bytes length) const {
+  if (length == 0 || backing == Backing::ready) return;
+  KeepErrno keep;
+  if (backing == Backing::window) {
+    ::syscall(SYS_munmap, base + offset, length);
+  } else {
+    map(base + offset, length, PROT_NONE, MAP_FIXED);
+  }
+}
+
+Region reserve_region(Bytes bytes, unsigned attempt) {
+  KeepErrno keep;
+  if (kWindowsAllowed && attempt < 4) {
+    const Bytes places = (kWindowsEnd - kWindowsBegin - bytes) / kChunkBytes;
+    const std::uintptr_t address = kWindowsBegin + random_bits(attempt) % places * kChunkBytes;
+    return {reinterpret_cast<std::byte*>(address), bytes, Region::Backing::window};
+  }
+  for (Bytes size = kLargestReservation; size >= kSmallestReservation; size /= 2) {
+    if (size > bytes) continue;
+    std::byte* const mapped = map(nullptr, size + kChunkBytes, PROT_NONE, 0);
+    if (mapped == nullptr) continue;
+    const auto begin = align_up(reinterpret_cast<std::uintptr_t>(mapped), kChunkBytes);
+    return {reinterpret_cast<std::byte*>(begin), size, Region::Backing::reserved};
+  }
+  return {};
+}
+
+bool purge(void* address, Bytes length) {
+  KeepErrno keep;
+  return ::syscall(SYS_madvise, address, length, MADV_DONTNEED) == 0;
+}
+
+bool move_pages(void* from, void* to, Bytes length) {
+  KeepErrno keep;
+  return ::syscall(SYS_mremap, from, length, length,
+                   MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != -1;
+}
+
+void renew_mapping(void* address, Bytes length) {
+  KeepErrno keep;
+  if (map(address, length, PROT_READ | PROT_WRITE, MAP_FIXED) != nullptr) {
+    name_mapping(address, length);
+  }
+}
+
+Bytes resident_bytes(const void* address, Bytes length) {
+  KeepErrno keep;
+  unsigned char present[kPagesPerChunk];
+  const auto* at = static_cast<const std::byte*>(address);
+  Bytes pages = 0;
+  while (length != 0) {
+    const Bytes step = length < kChunkBytes ? length : kChunkBytes;
+    if (::syscall(SYS_mincore, at, step, present) == 0) {
+      for (Bytes i = 0; i < step / kPageBytes; i++) pages += present[i] & 1;
+    }
+    at += step;
+    length -= step;
+  }
+  return pages * kPageBytes;
+}
+
+std::atomic<std::uint32_t>* map_fork_marker() {
+  KeepErrno keep;
+  std::byte* const page = map(nullptr, kPageBytes, PROT_READ | PROT_WRITE, 0);
+  if (page == nullptr) return nullptr;
+  if (::syscall(SYS_madvise, page, kPageBytes, MADV_WIPEONFORK) != 0) {
+    ::syscall(SYS_munmap, page, kPageBytes);
+    return nullptr;
+  }
+  name_mapping(page, kPageBytes);
+  return reinterpret_cast<std::atomic<std::uint32_t>*>(page);
+}
+
+void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected) {
+  KeepErrno keep;
+  // Without futexes (seccomp) this is a polite spin.
+  if (::syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0) == -1 &&
+      errno != EAGAIN && errno != EINTR) {
+    ::syscall(SYS_sched_yield);
+  }
+}
+
+void futex_wake_one(std::atomic<std::uint32_t>& word) {
+  KeepErrno keep;
+  ::syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+std::uint64_t now_ms() {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+  return static_cast<std::uint64_t>(t.tv_sec) * 1000 + static_cast<std::uint64_t>(t.tv_nsec) / 1'000'000;
+}
+
+}  // namespace ashlar::os

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+// L0 · os: the only place that asks the kernel for anything, and the only one that knows the
+// architecture.
+//
+// What:    regions of address space, memory in them, memory given back; futexes; a clock.
+// How:     a heap's region is a window of addresses that is *not* reserved. Memory appears in
+//          it chunk by chunk with MAP_FIXED_NOREPLACE, so VmSize tells the truth, and neither
+//          RLIMIT_AS nor strict overcommit ever refuses a reservation. Where a window cannot be
+//          had (valgrind, sanitizers), a ladder of PROT_NONE reservations is tried instead.
+// Errors:  every call but mmap may fail with EPERM or ENOSYS and nothing breaks; errno is kept.
+// Threads: any; async-signal-safe. Raw system calls: wrappers that others interpose are not used.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "units.h"
+
+namespace ashlar::os {
+
+enum class Commit { done, no_memory, taken };
+
+// One contiguous range of addresses for one arena.
+struct Region {
+  enum class Backing : std::uint8_t {
+    window,    // addresses only; commit maps
+    reserved,  // a PROT_NONE mapping; commit maps over it
+    ready,     // memory that the creator of the arena brings
+  };
+
+  std::byte* base = nullptr;
+  Bytes bytes = 0;
+  Backing backing = Backing::ready;
+
+  // Makes [offset, offset + bytes) readable, writable and zero. Both are multiples of a page.
+  // `taken`: a part of the range belongs to somebody else; with `replace` it is ours already.
+  [[nodiscard]] Commit commit(Bytes offset, Bytes length, bool replace = false) const;
+  // The opposite: the addresses stay the region's, as far as they were.
+  void decommit(Bytes offset, Bytes length) const;
+};
+
+// A chunk-aligned region for a heap, at most `bytes`, less where that much is not to be had.
+// Nothing is committed. base is null when there is no address space at all. `attempt` counts up
+// from 0; another attempt tries another place.
+[[nodiscard]] Region reserve_region(Bytes bytes, unsigned attempt);
+
+// Gives the pages back to the kernel; they read as zero afterwards. False: they were kept.
+bool purge(void* address, Bytes length);
+
+// Moves the pages of [from, from + length) to [to, to + length) without copying. Both ranges
+// stay mapped; the source reads as zero afterwards. False: nothing was done.
+bool move_pages(void* from, void* to, Bytes length);
+// Replaces a range that move_pages() left behind by one that merges with its neighbours.
+void renew_mapping(void* address, Bytes length);
+
+// Bytes of [address, address + length) that are in memory now.
+Bytes resident_bytes(const void* address, Bytes length);
+
+// A word that reads as 0 in every child that has its own copy of this memory (fork, raw clone),
+// and is shared with those that do not (vfork). Null where the kernel cannot do that.
+std::atomic<std::uint32_t>* map_fork_marker();
+
+void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected);
+void futex_wake_one(std::atomic<std::uint32_t>& word);
+void pause();
+
+std::uint64_t now_ms();  // monotonic, coarse: some ms of grain, some ns of cost
+
+}  // namespace ashlar::os

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+#include "stats.h"
+
+#include "heap.h"
+
+namespace ashlar {
+
+void collect_stats(HeapStats& stats) {
+  stats = HeapStats{};
+  if (!arena.exists()) return;
+
+  heap.for_each_lane([&](const Lane& lane) {
+    stats.lanes++;
+    for (std::uint32_t c = 0; c < kClassCount; c++) {
+      stats.classes[c].cached += lane.magazine[c].count();
+    }
+  });
+  arena.for_each_slab([&](const Slab& slab, std::uint64_t) {
+    ClassStats& of_class = stats.classes[slab.descriptor().size_class];
+    of_class.slabs++;
+    of_class.slots += slab.size_class_info().capacity;
+    of_class.used += slab.descriptor().used;
+    stats.active += slab.size_class_info().slab_bytes;
+    stats.slabs_resident += os::resident_bytes(slab.base(), slab.size_class_info().slab_bytes);
+  });
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    ClassStats& of_class = stats.classes[c];
+    if (of_class.cached > of_class.used) of_class.cached = of_class.used;  // somebody is at work
+    of_class.used -= of_class.cached;
+    stats.allocated += of_class.used * kSizeClasses[c].slot_bytes;
+    stats.magazines += of_class.cached * kSizeClasses[c].slot_bytes;
+  }
+
+  const Buddy::Counts pages = arena.buddy().count();
+  stats.large_blocks = pages.large_blocks;
+  stats.large = pages.large_pages * kPageBytes;
+  stats.allocated += stats.large;
+  stats.active += stats.large;
+  stats.free = pages.free_pages * kPageBytes;
+  stats.dirty = pages.free_dirty_pages * kPageBytes;
+  stats.longest_free_run = Bytes{pages.longest_run} * kPageBytes;
+  stats.mapped = arena.data_bytes();
+  stats.metadata = arena.metadata_bytes() + pages.internal_pages * kPageBytes;
+  stats.resident = arena.resident_bytes();
+}
+
+}  // namespace ashlar

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: MIT
+#include "thread_cache.h"
+
+#include <cerrno>
+#include <cstring>
+#include <new>
+
+#include "heap.h"
+#include "options.h"
+
+namespace ashlar {
+
+constinit Arena arena;
+
+namespace {
+
+// Bounds on the slots of one stack.
+constexpr std::uint32_t kFirstSlots = 8;
+constexpr std::uint32_t kMostSlots = 254;
+constexpr std::uint32_t kLeastSlots = 4;
+constexpr Bytes kMostBytes = 32 * kKiB;
+
+constexpr std::uint32_t most_slots(const SizeClass& c) {
+  const auto fit = static_cast<std::uint32_t>(kMostBytes / c.slot_bytes);
+  return fit < kLeastSlots ? kLeastSlots : fit > kMostSlots ? kMostSlots : fit;
+}
+
+// With stacks outgrown left behind and a null word for each, all of them fit into a lane.
+consteval Bytes most_stack_bytes() {
+  Bytes words = 0;
+  for (const SizeClass& c : kSizeClasses) words += 2 * 2 * (most_slots(c) + 2);
+  return words * sizeof(void*);
+}
+static_assert(sizeof(Lane) + most_stack_bytes() <= bytes_of(kLanePages));
+
+// Marks the lane as not to be believed, for a child that is forked meanwhile.
+class Busy {
+ public:
+  explicit Busy(Lane& lane) : lane_(lane), before_(lane.busy.load(std::memory_order_relaxed)) {
+    lane_.busy.store(true, std::memory_order_relaxed);  // fork is the only reader
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  ~Busy() {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    lane_.busy.store(before_, std::memory_order_relaxed);
+  }
+
+ private:
+  Lane& lane_;
+  bool before_;
+};
+
+void init_magazines(Lane& lane) {
+  lane.stack_room = lane.stacks();
+  lane.magazine_bytes = 0;
+  lane.remote_count = 0;
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    Magazine* const m = new (&lane.magazine[c]) Magazine;
+    m->magic = kSizeClasses[c].magic;
+    m->slab_mask = kSizeClasses[c].slab_bytes - 1;
+  }
+}
+
+void exchange_stacks(Magazine& m) {
+  const Stack top = m.take;
+  const Stack base = m.take_base;
+  m.take = m.give;
+  m.take_base = m.give_base;
+  m.give = top;
+  m.give_base = base;
+  m.give_end = base + m.capacity;
+}
+
+void flush_stack(Lane& lane, ClassIndex c, Stack base, Stack top) {
+  if (top != base) arena.give_slots(lane.slabs, c, base, static_cast<std::uint32_t>(top - base));
+}
+
+void flush_magazine(Lane& lane, ClassIndex c) {
+  Magazine& m = lane.magazine[c.v];
+  const Stack take = m.take;
+  const Stack give = m.give;
+  m.take = m.take_base;
+  m.give = m.give_base;
+  flush_stack(lane, c, m.take_base, take);
+  flush_stack(lane, c, m.give_base, give);
+}
+
+void flush_remote(Lane& lane) {
+  const std::uint32_t count = lane.remote_count;
+  lane.remote_count = 0;
+  arena.give_remote(lane.remote, count);
+}
+
+// Doubles the stacks of a class, if bounds and budget let it.
+void grow_magazine(Lane& lane, ClassIndex c) {
+  Magazine& m = lane.magazine[c.v];
+  const SizeClass& info = size_class(c);
+  const std::uint32_t most = most_slots(info);
+  if (m.capacity == most) return;
+  std::uint32_t capacity = m.capacity == 0 ? kFirstSlots : 2u * m.capacity;
+  if (capacity > most) capacity = most;
+  const Bytes more = Bytes{2} * (capacity - m.capacity) * info.slot_bytes;
+  const Bytes budget = static_cast<Bytes>(options.magazine_kib) * kKiB;
+  if (m.capacity != 0 && lane.magazine_bytes + more > budget) return;
+
+  const auto new_stack = [&](Stack base, Stack top) {
+    const Stack stack = lane.stack_room + 1;
+    lane.stack_room = stack + capacity;
+    stack[-1] = nullptr;
+    std::memcpy(stack, base, static_cast<std::size_t>(top - base) * sizeof *base);
+    return stack;
+  };
+  const auto taken = m.take - m.take_base;
+  const auto given = m.give - m.give_base;
+  m.take_base = new_stack(m.take_base, m.take);
+  m.take = m.take_base + taken;
+  m.give_base = new_stack(m.give_base, m.give);
+  m.give = m.give_base + given;
+  m.give_end = m.give_base + capacity;
+  m.capacity = static_cast<std::uint16_t>(capacity);
+  lane.magazine_bytes += more;
+}
+
+constexpr std::uint32_t kSlowCallsPerTick = 16;
+
+void tick(Lane& lane) {
+  if (++lane.slow_calls % kSlowCallsPerTick == 0) heap.maintain(&lane);
+}
+
+// Both stacks are dry.
+[[gnu::noinline]] void* refill_slow(ClassIndex c) {
+  Lane* const lane = heap.lane_for_this_thread();
+  if (lane == nullptr) return heap.take_shared(c);
+  Busy busy(*lane);
+  tick(*lane);
+  grow_magazine(*lane, c);
+  Magazine& m = lane->magazine[c.v];
+  m.used = true;
+  for (;;) {
+    const std::uint32_t seen = arena.chunks();
+    const std::uint32_t taken = arena.take_slots(lane->slabs, c, m.take_base, m.capacity);
+    if (taken != 0) {
+      m.take = m.take_base + taken - 1;
+      return m.take_base[taken - 1];
+    }
+    const PageCount slab = pages_for(size_class(c).slab_bytes);
+    if (!heap.make_room(seen, slab, bytes_of(slab))) {
+      errno = ENOMEM;
+      return nullptr;
+    }
+  }
+}
+
+// `give` is full. What is in `take` was not needed for longer, so that goes.
+[[gnu::noinline]] void flush_slow(Lane& lane, ClassIndex c) {
+  Busy busy(lane);
+  tick(lane);
+  Magazine& m = lane.magazine[c.v];
+  m.used = true;
+  if (m.take != m.take_base) {
+    const Stack top = m.take;
+    m.take = m.take_base;
+    flush_stack(lane, c, m.take_base, top);
+    grow_magazine(lane, c);
+    if (m.give != m.give_end) return;
+  }
+  exchange_stacks(m);
+}
+
+// A slot of another lane.
+void give_remote(void* p) {
+  Lane* const lane = heap.lane_for_this_thread();
+  if (lane == nullptr) return arena.give_remote(&p, 1);
+  const std::uint32_t count = lane->remote_count;
+  lane->remote[count] = p;
+  lane->remote_count = count + 1;
+  if (count + 1 < Lane::kRemoteSlots) return;
+  Busy busy(*lane);
+  tick(*lane);
+  flush_remote(*lane);
+}
+
+}  // namespace
+
+constinit Lane no_lane;
+constinit thread_local Lane* t_lane = &no_lane;
+
+void* take_slow(ClassIndex c) {
+  Magazine& m = t_lane->magazine[c.v];
+  if (m.give == m.give_base) return refill_slow(c);
+  Busy busy(*t_lane);
+  m.used = true;
+  exchange_stacks(m);
+  const Stack top = m.take;
+  m.take = top - 1;
+  return top[-1];
+}
+
+void give_slow(void* p, const char* caller) {
+  if (p == nullptr) return;
+  if (!arena.contains(p)) reject(p, caller);
+  const UnitEntry entry = arena.entry_of(p);
+  if (!entry.is_slab()) {
+    if (!heap.give_large(p)) reject(p, caller);
+    return;
+  }
+  const ClassIndex c = entry.size_class();
+  const SizeClass& info = size_class(c);
+  const auto address = reinterpret_cast<std::uintptr_t>(p);
+  if (!is_slot_start(static_cast<std::uint32_t>(address) & (info.slab_bytes - 1), info.magic)) {
+    reject(p, caller);
+  }
+  Magazine* const m = own_magazine(p);
+  if (m == nullptr) {
+    Lane& lane = *t_lane;
+    if (lane.remote_count != 0 && lane.remote[lane.remote_count - 1] == p) reject(p, caller);
+    return give_remote(p);
+  }
+  if (m->give[-1] == p) reject(p, caller);
+  flush_slow(*t_lane, c);
+  *m->give = p;
+  m->give = m->give + 1;
+}
+
+void init_lane(Lane& lane) {
+  arena.init_lane(lane.slabs, reinterpret_cast<std::uintptr_t>(&lane));
+  init_magazines(lane);
+}
+
+void flush_lane(Lane& lane) {
+  Busy busy(lane);
+  for (std::uint32_t c = 0; c < kClassCount; c++) flush_magazine(lane, ClassIndex{c});
+  flush_remote(lane);
+  arena.drain_inbox(lane.slabs);
+}
+
+void trim_lane(Lane& lane) {
+  Busy busy(lane);
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    Magazine& m = lane.magazine[c];
+    if (!m.used) flush_magazine(lane, ClassIndex{c});
+    m.used = false;
+  }
+  flush_remote(lane);
+  arena.drain_inbox(lane.slabs);
+}
+
+void recover_magazines(Lane& lane) {
+  const auto rescue = [&](ClassIndex c, Stack base, Stack top) {
+    for (; base != top; base++) {
+      // The owner may have died between giving a slot back and taking it off the stack.
+      if (arena.locate(*base).kind == Place::Kind::slot) arena.give_slots(lane.slabs, c, base, 1);
+    }
+  };
+  if (!lane.busy) {
+    for (std::uint32_t c = 0; c < kClassCount; c++) {
+      const Magazine& m = lane.magazine[c];
+      rescue(ClassIndex{c}, m.take_base, m.take);
+      rescue(ClassIndex{c}, m.give_base, m.give);
+    }
+    flush_remote(lane);
+  }
+  lane.busy = false;
+  init_magazines(lane);
+}
+
+void reject(const void* p, const char* caller) {
+  const Place place = arena.locate(p);
+  const bool pages = place.size_class.v == kClassCount;
+  Text text;
+  text.put(caller).put("(): ");
+  const auto say = [&](std::string_view before, std::string_view after) {
+    text.put(before).hex(reinterpret_cast<std::uintptr_t>(p)).put(after);
+  };
+  const auto say_with_class = [&](std::string_view before, std::string_view after) {
+    say(before, after);
+    if (pages) {
+      text.put(" (large)");
+    } else {
+      text.put(" (class ").decimal(size_class(place.size_class).slot_bytes).put(")");
+    }
+  };
+  const bool in_use = place.kind == Place::Kind::slot || place.kind == Place::Kind::large;
+  const auto address = reinterpret_cast<std::uintptr_t>(p);
+  if (in_use && p != place.begin) {
+    say_with_class("pointer ", " is inside an object");
+  } else if (in_use || (place.kind == Place::Kind::free && p == place.begin) ||
+             (place.kind == Place::Kind::free && pages && address % kPageBytes == 0)) {
+    say_with_class("double free of ", "");
+  } else if (place.kind == Place::Kind::free && pages && address % kMinAlignment == 0) {
+    say("double free of ", " (in free pages)");
+  } else {
+    say("invalid pointer ", "");
+  }
+  fatal(text);
+}
+
+const char* check_invariants(const Lane& lane) {
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    const Magazine& m = lane.magazine[c];
+    const auto in_bounds = [&](Stack base, Stack top) {
+      return base[-1] == nullptr && top >= base && top - base <= m.capacity;
+    };
+    if (!in_bounds(m.take_base, m.take) || !in_bounds(m.give_base, m.give)) {
+      return "magazine 1: a stack leaves its bounds";
+    }
+    const char* broken = nullptr;
+    const auto each = [&](auto&& visit) {
+      for (Stack s = m.take_base; s != m.take; s++) visit(*s);
+      for (Stack s = m.give_base; s != m.give; s++) visit(*s);
+    };
+    each([&](void* slot) {
+      const Place place = arena.locate(slot);
+      if (place.kind != Place::Kind::slot || place.begin != slot || place.size_class.v != c ||
+          arena.entry_of(slot).tag() != lane.slabs.tag) {
+        broken = "magazine 2: not a taken slot of this class and lane";
+      }
+      std::uint32_t seen = 0;
+      each([&](void* other) { seen += other == slot; });
+      if (seen != 1) broken = "magazine 3: a slot is there twice";
+    });
+    if (broken != nullptr) return broken;
+  }
+  return nullptr;
+}
+
+}  // namespace ashlar

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+// L4 · thread_cache: magazines of free slots, and the two paths that every program lives on.
+//
+// What:    a lane is one thread's lease on the arena: the slabs it owns and, per size class, a
+//          magazine of free slots. malloc pops, free pushes; neither touches the object, the
+//          slab, or anything that another thread writes.
+// How:     a magazine has two stacks (Bonwick, "Magazines and Vmem", USENIX 2001). With one, a
+//          free and the malloc after it would meet in the same word and wait for each other.
+//
+//            take  │ a b c d          malloc pops d; when take is dry, the stacks change places;
+//            give  │ x y              free pushes behind y   when both are, refill_slow()
+//
+//          The word below a stack is null, so that popping an empty one yields null. Stacks start
+//          at a few slots, double when a refill or flush shows that they are too small, and are
+//          bounded in bytes. They lie apart from user memory. A slot that another lane owns goes
+//          to `remote`, from where one atomic step frees all neighbours in a bitmap word.
+// Invariants (check_invariants() tests these by number):
+//   1  each stack lies within its bounds, above a null word
+//   2  what is in a stack is a slot of its class, owned by this lane, and not at rest
+//   3  no slot is twice in the stacks of a lane
+// Threads: the lane's own. Others may read counts.
+// Fork:    one store commits each push and pop; a lane whose owner died inside a slow path has
+//          `busy` set, and its stacks are not believed.
+// Not here: who gets which lane (heap).
+#pragma once
+
+#include "arena.h"
+#include "owned.h"
+#include "size_class.h"
+#include "unit_table.h"
+
+namespace ashlar {
+
+using Stack = void**;
+
+// The stacks of a magazine that has none yet: null below, no room above.
+inline constinit void* no_stack[1] = {nullptr};
+
+struct alignas(kMagazineBytes) Magazine {
+  Owned<Stack> take = no_stack + 1;       // owner → reports: behind the slot to hand out next
+  Owned<Stack> give = no_stack + 1;       // owner → reports: where the next freed slot goes
+  Stack give_end = no_stack + 1;          // owner: `give` never passes it
+  std::uint64_t magic = 0;                // const: see slot_index()
+  std::uint32_t slab_mask = 0;            // const: slab_bytes - 1
+  std::uint16_t capacity = 0;             // owner: slots per stack
+  bool used = false;                      // owner: had a slow call since the last trim
+  Owned<Stack> take_base = no_stack + 1;  // owner → reports
+  Owned<Stack> give_base = no_stack + 1;  // owner → reports
+
+  // Slots in both stacks; a hint to other threads.
+  std::uint32_t count() const {
+    return static_cast<std::uint32_t>((take - take_base) + (give - give_base));
+  }
+};
+static_assert(sizeof(Magazine) == kMagazineBytes);
+static_assert(kClassCount * kMagazineBytes <= kTagGrain, "an entry holds a magazine's offset");
+
+struct alignas(kPageBytes) Lane {
+  static constexpr std::uint32_t kRemoteSlots = 128;
+
+  Magazine magazine[kClassCount];  // must come first, see UnitEntry
+
+  // The rest of the first page.
+  Lane* next_lane = nullptr;           // const: the list of all lanes
+  Lane* next_pooled = nullptr;         // lock: Heap::pool_lock_
+  bool leased = false;                 // lock: Heap::pool_lock_
+  bool orphaned = false;               // lock: Heap::pool_lock_; its owner died, see recover()
+  std::atomic<bool> busy = false;      // atomic: owner → a forked child; in a slow path
+  std::uint32_t slow_calls = 0;        // owner: to look at the clock only now and then
+  Bytes magazine_bytes = 0;            // owner: what the stacks can hold, up to magazine_kib
+  Stack stack_room = nullptr;          // owner: unused words behind the stacks
+  Owned<std::uint32_t> remote_count;   // owner → reports
+
+  // The second page. Remote frees write here, to a line of its own.
+  alignas(kPageBytes) LaneSlabs slabs{};
+  void* remote[kRemoteSlots] = {};     // owner: slots of other lanes, not yet given back
+
+  // Stacks are cut from what follows, to the end of the lane's pages.
+  Stack stacks() { return remote + kRemoteSlots; }
+};
+
+// Virtual size of a lane; pages behind the second are touched when stacks grow into them.
+inline constexpr PageCount kLanePages{40};
+
+// What malloc and free read first. In one cache line, set once.
+extern constinit Arena arena;
+
+// A lane without slots or room: what a thread has before its first lease and after its last. The
+// hit paths need no other check.
+extern constinit Lane no_lane;
+
+// Initial-exec, one pointer: dlopen of the library must not run out of static TLS.
+extern constinit thread_local Lane* t_lane __attribute__((tls_model("initial-exec")));
+
+[[gnu::noinline]] void* take_slow(ClassIndex c);
+[[gnu::noinline]] void give_slow(void* p, const char* caller);
+
+// A slot of the class for `bytes` <= kMaxSlotBytes; null and errno when memory is out.
+inline void* take_slot(ClassIndex c) {
+  Magazine& m = t_lane->magazine[c.v];
+  const Stack top = m.take;
+  void* const slot = top[-1];
+  if (slot == nullptr) [[unlikely]] return take_slow(c);
+  m.take = top - 1;
+  return slot;
+}
+
+// The magazine that p goes back to, if it is a slot of this thread's lane; else null.
+inline Magazine* own_magazine(const void* p) {
+  if (!arena.contains(p)) return nullptr;
+  Lane* const lane = t_lane;
+  const std::uint64_t offset = arena.entry_of(p).word() ^ reinterpret_cast<std::uintptr_t>(lane);
+  if (offset >= kTagGrain) return nullptr;
+  return reinterpret_cast<Magazine*>(reinterpret_cast<std::byte*>(lane) + offset);
+}
+
+// free(). `caller` is for the message when p is not ours to free.
+inline void give_slot(void* p, const char* caller = "free") {
+  Magazine* const m = own_magazine(p);
+  if (m == nullptr) [[unlikely]] return give_slow(p, caller);
+  const auto offset = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p)) & m->slab_mask;
+  const Stack top = m->give;
+  if (!is_slot_start(offset, m->magic) || top == m->give_end || top[-1] == p) [[unlikely]] {
+    return give_slow(p, caller);
+  }
+  *top = p;
+  m->give = top + 1;
+}
+
+// Says on stderr why p cannot be given back (or resized, or measured), and aborts.
+[[noreturn, gnu::cold]] void reject(const void* p, const char* caller);
+
+// Gives everything in the lane's magazines back to its slabs, and its remote frees to theirs.
+void flush_lane(Lane& lane);
+// The same for magazines that had nothing to do since the last call.
+void trim_lane(Lane& lane);
+// A lane's first state, in zeroed memory inside the arena.
+void init_lane(Lane& lane);
+// After Arena::recover_lane: takes over what the stacks hold, if they can be believed.
+void recover_magazines(Lane& lane);
+
+const char* check_invariants(const Lane& lane);
+
+}  // namespace ashlar

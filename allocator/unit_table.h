@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+// L1 · unit_table: address → owner and size class, one word per 64 KiB unit.
+//
+// What:    an entry is `owner's tag | offset of the class's magazine in the owner's lane`, or 0
+//          where no slab is. In a heap the tag is the lane's address, so that free(p) needs one
+//          load and one XOR: entry ^ own lane is below 4096 exactly when the slab is ours, and
+//          then it is the offset of the magazine to push to. In shared memory tags are numbers.
+// Threads: written by the slab's owner when it creates or releases a slab; read by all.
+#pragma once
+
+#include <atomic>
+
+#include "units.h"
+
+namespace ashlar {
+
+// Tags are non-zero multiples of this.
+inline constexpr std::uint64_t kTagGrain = 4096;
+inline constexpr std::uint64_t kMagazineBytes = 64;
+
+class UnitEntry {
+ public:
+  constexpr UnitEntry() = default;
+  constexpr explicit UnitEntry(std::uint64_t word) : word_(word) {}
+  constexpr UnitEntry(std::uint64_t tag, ClassIndex c) : word_(tag | c.v * kMagazineBytes) {}
+
+  constexpr std::uint64_t word() const { return word_; }
+  constexpr bool is_slab() const { return word_ != 0; }
+  constexpr std::uint64_t tag() const { return word_ & ~(kTagGrain - 1); }
+  constexpr ClassIndex size_class() const {
+    return {static_cast<std::uint32_t>(word_ % kTagGrain / kMagazineBytes)};
+  }
+
+ private:
+  std::uint64_t word_ = 0;
+};
+
+class UnitTable {
+ public:
+  constexpr UnitTable() = default;
+  constexpr explicit UnitTable(std::atomic<std::uint64_t>* entries) : entries_(entries) {}
+
+  // relaxed: whoever frees or resizes an object got its address from the thread that allocated
+  // it, and that hand-over orders the entry too. Any other pointer is a bug that we report.
+  UnitEntry operator[](UnitIndex unit) const {
+    return UnitEntry{entries_[unit.v].load(std::memory_order_relaxed)};
+  }
+  void set(UnitIndex first, std::uint32_t units, UnitEntry entry) {
+    for (std::uint32_t i = 0; i < units; i++) {
+      // pairs with: the program's own hand-over of the object
+      entries_[first.v + i].store(entry.word(), std::memory_order_release);
+    }
+  }
+
+ private:
+  std::atomic<std::uint64_t>* entries_ = nullptr;  // const
+};
+
+}  // namespace ashlar

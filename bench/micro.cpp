@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+// ashlar-bench: registers the rows, makes sure that the right allocator is under test, runs.
+//
+//   ASHLAR_BENCH_EXPECT=NAME   an error unless malloc comes from a file with NAME in its name
+//   ASHLAR_BENCH_LOOP=1        functions that do nothing: what the rows themselves cost
+//
+// Arguments are Google Benchmark's.
+#include "micro.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <numeric>
+
+namespace ashlar::bench {
+
+Heap heap{std::malloc, std::free, std::calloc, std::realloc, posix_memalign};
+
+std::vector<std::uint32_t> make_order(Order order, std::size_t count) {
+  std::vector<std::uint32_t> result(count);
+  std::iota(result.begin(), result.end(), 0u);
+  if (order == Order::lifo) std::reverse(result.begin(), result.end());
+  if (order == Order::random) std::shuffle(result.begin(), result.end(), std::minstd_rand(2));
+  return result;
+}
+
+namespace {
+
+// One place to write to for each thread, and one for growing: rows write no further than that.
+alignas(64) thread_local char scratch[64];
+alignas(64) char large_scratch[64 * kMiB];
+
+// A call that does nothing, but is one.
+constexpr Heap kLoop{
+    [](std::size_t) -> void* { return scratch; },
+    [](void*) {},
+    [](std::size_t, std::size_t) -> void* { return scratch; },
+    [](void*, std::size_t) -> void* { return large_scratch; },
+    [](void** object, std::size_t, std::size_t) {
+      *object = scratch;
+      return 0;
+    },
+};
+
+// A preload that the loader could not use is only a warning to it; to us it is a wrong result.
+bool malloc_is_expected() {
+  const char* expected = std::getenv("ASHLAR_BENCH_EXPECT");
+  if (expected == nullptr) return true;
+  Dl_info where{};
+  dladdr(dlsym(RTLD_DEFAULT, "malloc"), &where);
+  const char* found = where.dli_fname != nullptr ? where.dli_fname : "nowhere";
+  if (std::strstr(found, expected) != nullptr) return true;
+  std::fprintf(stderr, "ashlar-bench: malloc comes from %s, not from %s\n", found, expected);
+  return false;
+}
+
+}  // namespace
+}  // namespace ashlar::bench
+
+int main(int argc, char** argv) {
+  using namespace ashlar::bench;
+  if (!malloc_is_expected()) return 2;
+  if (std::getenv("ASHLAR_BENCH_LOOP") != nullptr) heap = kLoop;
+  add_small_rows();
+  add_large_rows();
+  add_thread_rows();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+#include "summary.h"
+
+#include <cerrno>
+#include <unistd.h>
+
+#include "ashlar/ashlar.h"
+#include "check.h"
+#include "options.h"
+#include "stats.h"
+
+namespace ashlar {
+
+namespace {
+
+// Classes that hold less than this part of the gap are summed up in one line.
+constexpr std::uint64_t kSmallestShare = 100;
+
+constexpr std::size_t kBarCells = 20;
+
+std::uint64_t permille(std::uint64_t part, std::uint64_t whole) {
+  return whole == 0 ? 0 : part * 1000 / whole;
+}
+
+Text& percent_column(Text& line, std::uint64_t part, std::uint64_t whole, std::size_t width) {
+  Text cell;
+  cell.decimal((permille(part, whole) + 5) / 10).put(" %");
+  return line.column(cell.view(), width);
+}
+
+Text& size_column(Text& line, Bytes bytes, std::size_t width) {
+  Text cell;
+  cell.size(bytes);
+  return line.column(cell.view(), width);
+}
+
+Text& number_column(Text& line, std::uint64_t n, std::size_t width) {
+  Text cell;
+  cell.decimal(n);
+  return line.column(cell.view(), width);
+}
+
+Bytes free_in_slabs(const ClassStats& c, std::uint32_t slot_bytes) {
+  return (c.slots - c.used) * slot_bytes;
+}
+
+// One rung of the ladder from what is held to what is mapped.
+void write_rung(int fd, std::string_view name, Bytes bytes, Bytes of, std::string_view what) {
+  Text line;
+  line.put("  ").put(name);
+  for (std::size_t i = name.size(); i < 12; i++) line.put(' ');
+  size_column(line, bytes, 10);
+  percent_column(line, bytes, of, 8).put("   ").put(what).put('\n');
+  line.write_to(fd);
+}
+
+void write_class(int fd, std::uint32_t slot_bytes, const ClassStats& c, Bytes gap) {
+  Text line;
+  const Bytes wasted = free_in_slabs(c, slot_bytes);
+  size_column(line, slot_bytes, 10);
+  number_column(line, c.slabs, 8);
+  number_column(line, c.used, 11);
+  percent_column(line, c.used, c.slots, 8);
+  size_column(line, c.used * slot_bytes, 12);
+  size_column(line, wasted, 12);
+  line.put("  ");
+  const std::uint64_t cells = (permille(wasted, gap) * kBarCells + 999) / 1000;
+  for (std::uint64_t i = 0; i < cells; i++) line.put('#');
+  line.put('\n').write_to(fd);
+}
+
+}  // namespace
+
+void write_summary(int fd) {
+  HeapStats s;
+  collect_stats(s);
+
+  Text()
+      .put("\nashlar ")
+      .put(ashlar_version())
+      .put(": memory of ")
+      .put(program_invocation_short_name)
+      .put(" (process ")
+      .decimal(static_cast<std::uint64_t>(::getpid()))
+      .put(")\n\n")
+      .write_to(fd);
+  write_rung(fd, "allocated", s.allocated, s.mapped, "held by the program, rounded up to slots");
+  write_rung(fd, "magazines", s.magazines, s.mapped, "free slots that threads keep at hand");
+  write_rung(fd, "slab gaps", s.active - s.allocated - s.magazines, s.mapped,
+             "free slots and tails of slabs");
+  write_rung(fd, "active", s.active, s.mapped, "all slabs and large blocks: the sum of these");
+  write_rung(fd, "dirty", s.dirty, s.mapped, "free pages not given back to the kernel yet");
+  write_rung(fd, "mapped", s.mapped, s.mapped, "active, dirty, and free pages given back");
+  write_rung(fd, "metadata", s.metadata, s.mapped, "beside it; touched where it is used");
+  write_rung(fd, "resident", s.resident, s.mapped, "of mapped and metadata, in memory; measured");
+
+  Text line;
+  line.put("\n  ");
+  if (s.allocated != 0) {
+    line.put("resident / allocated ").fixed(s.resident * 1000 / s.allocated, 2);
+    line.put(", active / allocated ").fixed(s.active * 1000 / s.allocated, 2).put("; ");
+  }
+  line.put("large blocks ").decimal(s.large_blocks).put(" with ").size(s.large);
+  line.put("; lanes ").decimal(s.lanes).put("\n\n").write_to(fd);
+
+  Bytes gap = 0;
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    gap += free_in_slabs(s.classes[c], kSizeClasses[c].slot_bytes);
+  }
+  Text()
+      .put("      slot   slabs    objects    used   allocated        free  where the gap is\n")
+      .write_to(fd);
+  ClassStats rest;
+  Bytes rest_allocated = 0;
+  Bytes rest_free = 0;
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    const ClassStats& of_class = s.classes[c];
+    const std::uint32_t slot_bytes = kSizeClasses[c].slot_bytes;
+    const Bytes wasted = free_in_slabs(of_class, slot_bytes);
+    const Bytes allocated = of_class.used * slot_bytes;
+    if (of_class.slabs == 0) continue;
+    if (wasted * kSmallestShare >= gap || allocated * kSmallestShare >= s.allocated) {
+      write_class(fd, slot_bytes, of_class, gap);
+    } else {
+      rest.slabs += of_class.slabs;
+      rest.used += of_class.used;
+      rest.slots += of_class.slots;
+      rest_allocated += allocated;
+      rest_free += wasted;
+    }
+  }
+  if (rest.slabs != 0) {
+    Text others;
+    others.put("    others");
+    number_column(others, rest.slabs, 8);
+    number_column(others, rest.used, 11);
+    percent_column(others, rest.used, rest.slots, 8);
+    size_column(others, rest_allocated, 12);
+    size_column(others, rest_free, 12).put('\n').write_to(fd);
+  }
+  Text().put('\n').write_to(fd);
+}
+
+bool write_xml(std::FILE* stream) {
+  HeapStats s;
+  collect_stats(s);
+  const auto put = [stream](const Text& text) {
+    std::fwrite(text.view().data(), 1, text.view().size(), stream);
+  };
+  put(Text().put("<malloc version=\"ashlar ").put(ashlar_version()).put("\">\n<heap nr=\"0\">\n<sizes>\n"));
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    const ClassStats& of_class = s.classes[c];
+    if (of_class.slabs == 0) continue;
+    put(Text()
+            .put("  <size slot=\"")
+            .decimal(kSizeClasses[c].slot_bytes)
+            .put("\" slabs=\"")
+            .decimal(of_class.slabs)
+            .put("\" used=\"")
+            .decimal(of_class.used)
+            .put("\" free=\"")
+            .decimal(of_class.slots - of_class.used)
+            .put("\"/>\n"));
+  }
+  put(Text().put("</sizes>\n"));
+  const auto total = [&](std::string_view type, std::uint64_t count, Bytes bytes) {
+    put(Text()
+            .put("<total type=\"")
+            .put(type)
+            .put("\" count=\"")
+            .decimal(count)
+            .put("\" size=\"")
+            .decimal(bytes)
+            .put("\"/>\n"));
+  };
+  total("large", s.large_blocks, s.large);
+  const auto system = [&](std::string_view type, Bytes bytes) {
+    put(Text().put("<system type=\"").put(type).put("\" size=\"").decimal(bytes).put("\"/>\n"));
+  };
+  system("allocated", s.allocated);
+  system("active", s.active);
+  system("current", s.mapped);
+  system("resident", s.resident);
+  put(Text().put("</heap>\n</malloc>\n"));
+  return std::ferror(stream) == 0;
+}
+
+}  // namespace ashlar
