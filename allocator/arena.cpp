@@ -51,6 +51,18 @@ constexpr std::uint32_t kMostChunksAhead = 16;
 
 }  // namespace
 
+// Slots came back: another list may be right, and a slab that is all free goes back to the buddy.
+inline void Arena::after_give(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
+  place(lane, c, slab);
+  if (slab.is_empty()) [[unlikely]] retire_slab(lane, c, slab);
+}
+
+inline void Arena::place(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
+  const auto list =
+      static_cast<std::uint8_t>(fullness(slab.size_class_info(), slab.descriptor().used));
+  if (list != slab.descriptor().list) [[unlikely]] move_to_list(lane, c, slab, list);
+}
+
 // --- slots --------------------------------------------------------------------------------------
 
 std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want) {
@@ -74,74 +86,77 @@ std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std
 }
 
 void Arena::give_slots(LaneSlabs& lane, ClassIndex c, void* const* slots, std::uint32_t count) {
-  const SizeClass& info = size_class(c);
-  // Slots often come back to a slab in runs. One prefetch a run hides the misses of all.
-  UnitIndex last{kNone};
-  for (std::uint32_t i = 0; i < count; i++) {
-    const UnitIndex unit = slab_unit(slots[i], info);
-    if (unit == last) continue;
-    last = unit;
-    const Slab slab = slab_at(unit, c);
-    const auto offset = static_cast<std::uint32_t>(static_cast<std::byte*>(slots[i]) - slab.base());
-    __builtin_prefetch(&slab.descriptor(), 1);
-    __builtin_prefetch(&slab.free_words()[slot_index(offset, info.magic) / 64], 1);
-  }
-
-  for (std::uint32_t i = 0; i < count;) {
-    Slab slab = slab_at(slab_unit(slots[i], info), c);
-    std::byte* const base = slab.base();
-    const std::uint32_t begin = i;
-    while (i < count) {  // slots of this slab
-      const auto offset_of = [base](const void* p) {
-        return static_cast<Bytes>(static_cast<const std::byte*>(p) - base);
-      };
-      Bytes offset = offset_of(slots[i]);
-      if (offset >= info.slab_bytes) break;
-      const std::uint32_t first = i;
-      const std::uint32_t w = slot_index(static_cast<std::uint32_t>(offset), info.magic) / 64;
-      std::uint64_t bits = 0;
-      bool twice = false;
-      do {  // slots of this word
-        const std::uint32_t slot = slot_index(static_cast<std::uint32_t>(offset), info.magic);
-        if (slot / 64 != w) break;
-        const std::uint64_t bit = std::uint64_t{1} << slot % 64;
-        twice |= (bits & bit) != 0;
-        bits |= bit;
-        if (++i == count) break;
-        offset = offset_of(slots[i]);
-      } while (offset < info.slab_bytes);
-      if (twice || slab.give(w, bits) == Give::double_free) [[unlikely]] {
-        report_double_free(slab, slots + first, i - first);
-      }
-    }
-    slab.descriptor().used = slab.descriptor().used - (i - begin);
-    after_give(lane, c, slab);
-  }
+  give_by_word(
+      c, slots, count,
+      [](Slab& slab, std::uint32_t w, std::uint64_t bits) { return slab.give(w, bits); },
+      [&](const Slab& slab, std::uint32_t n) {
+        slab.descriptor().used = slab.descriptor().used - n;
+        after_give(lane, c, slab);
+      });
 }
 
 void Arena::give_remote(void* const* slots, std::uint32_t count) {
   for (std::uint32_t i = 0; i < count;) {
+    const std::uint32_t begin = i;
     const ClassIndex c = entry_of(slots[i]).size_class();
-    const SizeClass& info = size_class(c);
-    const UnitIndex unit = slab_unit(slots[i], info);
-    Slab slab = slab_at(unit, c);
-    const std::uint32_t first = i;
-    std::uint32_t w = 0;
-    std::uint64_t bits = 0;
-    bool twice = false;
-    for (; i < count; i++) {
-      const auto offset = static_cast<Bytes>(static_cast<std::byte*>(slots[i]) - slab.base());
-      if (offset >= info.slab_bytes) break;
-      const std::uint32_t slot = slot_index(static_cast<std::uint32_t>(offset), info.magic);
-      if (bits != 0 && slot / 64 != w) break;
-      w = slot / 64;
-      twice |= (bits >> slot % 64 & 1) != 0;
-      bits |= std::uint64_t{1} << slot % 64;
+    while (i < count && entry_of(slots[i]).size_class() == c) i++;
+    give_by_word(
+        c, slots + begin, i - begin,
+        [](Slab& slab, std::uint32_t w, std::uint64_t bits) { return slab.give_remote(w, bits); },
+        [&](const Slab& slab, std::uint32_t) { notify_owner(unit_of_slab(slab)); });
+  }
+}
+
+// Two passes over blocks that the first-level cache holds: the first finds all descriptors and
+// bitmap words and prefetches them, so that the second waits for none.
+template <class GiveBits, class Done>
+void Arena::give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give,
+                         Done&& done) {
+  constexpr std::uint32_t kBlock = 64;
+  struct {
+    UnitIndex unit;
+    std::uint32_t slot;
+  } at[kBlock];
+  const SizeClass info = size_class(c);
+
+  while (count != 0) {
+    const std::uint32_t n = count < kBlock ? count : kBlock;
+    UnitIndex last{kNone};
+    for (std::uint32_t i = 0; i < n; i++) {
+      const Bytes offset = data_offset(slots[i]);
+      const UnitIndex unit{
+          static_cast<std::uint32_t>(align_down(offset, info.slab_bytes) / kUnitBytes)};
+      at[i] = {unit,
+               slot_index(static_cast<std::uint32_t>(offset) & (info.slab_bytes - 1), info.magic)};
+      if (unit == last) continue;
+      last = unit;
+      const Slab slab = slab_at(unit, c);
+      __builtin_prefetch(&slab.descriptor(), 1);
+      __builtin_prefetch(&slab.free_words()[at[i].slot / 64], 1);
     }
-    if (slab.give_remote(w, bits) == Give::double_free || twice) [[unlikely]] {
-      report_double_free(slab, slots + first, i - first);
+    for (std::uint32_t i = 0; i < n;) {
+      const UnitIndex unit = at[i].unit;
+      const std::uint32_t begin = i;
+      Slab slab = slab_at(unit, c);
+      while (i < n && at[i].unit == unit) {
+        const std::uint32_t first = i;
+        const std::uint32_t w = at[i].slot / 64;
+        std::uint64_t bits = 0;
+        std::uint64_t twice = 0;
+        do {
+          const std::uint64_t bit = std::uint64_t{1} << at[i].slot % 64;
+          twice |= bits & bit;
+          bits |= bit;
+          i++;
+        } while (i < n && at[i].slot / 64 == w && at[i].unit == unit);
+        if (twice != 0 || give(slab, w, bits) == Give::double_free) [[unlikely]] {
+          report_double_free(slab, slots + first, i - first);
+        }
+      }
+      done(slab, i - begin);
     }
-    notify_owner(unit);
+    slots += n;
+    count -= n;
   }
 }
 
@@ -213,7 +228,12 @@ bool Arena::create_slab(LaneSlabs& lane, ClassIndex c) {
   return true;
 }
 
-void Arena::release_slab(const Slab& slab) {
+void Arena::retire_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
+  // The last slab with room stays, so that one object going to and fro does not cost a slab.
+  const SlabDescriptor& d = slab.descriptor();
+  const bool only = lane.nonempty[c.v] == 1u << d.list && d.next == kNone && d.prev == kNone;
+  if (only) return;
+  unlink(lane, c, slab);
   const UnitIndex unit = unit_of_slab(slab);
   units_.set(unit, slab.size_class_info().slab_bytes / kUnitBytes, UnitEntry{});
   const bool given = buddy_.give(first_page(unit), BlockKind::slab);
@@ -221,22 +241,7 @@ void Arena::release_slab(const Slab& slab) {
   static_cast<void>(given);
 }
 
-void Arena::after_give(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
-  place(lane, c, slab);
-  if (!slab.is_empty()) return;
-  // The last slab with room stays, so that one object going to and fro does not cost a slab.
-  const SlabDescriptor& d = slab.descriptor();
-  const bool only = lane.nonempty[c.v] == 1u << d.list && d.next == kNone && d.prev == kNone;
-  if (only) return;
-  unlink(lane, c, slab);
-  release_slab(slab);
-}
-
-void Arena::place(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
-  const std::uint32_t used = slab.descriptor().used;
-  const std::uint32_t capacity = slab.size_class_info().capacity;
-  const auto list = static_cast<std::uint8_t>(used * LaneSlabs::kLists / capacity);
-  if (list == slab.descriptor().list) return;
+void Arena::move_to_list(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list) {
   if (slab.descriptor().list != LaneSlabs::kNoList) unlink(lane, c, slab);
   if (list != LaneSlabs::kNoList) link(lane, c, slab, list);
 }
@@ -498,7 +503,7 @@ const char* Arena::check_invariants() const {
     if (d.size_class != c.v || lane.tag != tag) broken = "arena 1: entry and descriptor disagree";
     if (buddy_.kind_at(first_page(unit)) != BlockKind::slab) broken = "arena 1: no block of a slab";
     const SizeClass& info = slab.size_class_info();
-    if (d.list != d.used * LaneSlabs::kLists / info.capacity) broken = "arena 2: the wrong list";
+    if (d.list != fullness(info, d.used)) broken = "arena 2: the wrong list";
     if (d.list == LaneSlabs::kNoList) return;
     if ((lane.nonempty[c.v] >> d.list & 1) == 0) broken = "arena 2: a list says it is empty";
     const std::uint32_t back =

@@ -163,9 +163,15 @@ class Arena {
     return {static_cast<std::uint32_t>(data_offset(slab.base()) / kUnitBytes)};
   }
 
+  // For runs of slots in one slab, in order: give(slab, word, bits) → Give for each bitmap word,
+  // then done(slab, slots). Aborts when a slot was free already.
+  template <class GiveBits, class Done>
+  void give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give,
+                    Done&& done);
   bool create_slab(LaneSlabs& lane, ClassIndex c);
-  void release_slab(const Slab& slab);
+  void retire_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void place(LaneSlabs& lane, ClassIndex c, const Slab& slab);  // into the right list
+  void move_to_list(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list);
   void link(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list);
   void unlink(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void after_give(LaneSlabs& lane, ClassIndex c, const Slab& slab);

@@ -185,6 +185,10 @@ LaneSlabs* Heap::shared_lane() {
 void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
   if (bytes <= kMostBlockBytes && alignment <= kMostBlockBytes && ensure_arena()) {
     const PageCount pages = pages_for(bytes == 0 ? 1 : bytes);
+    zero = false;
+    if (alignment <= kPageBytes) {
+      if (void* const p = take_recent_large(pages)) return p;
+    }
     for (;;) {
       const std::uint32_t seen = arena.chunks();
       void* const p = arena.take_pages(pages, alignment, BlockKind::large, zero);
@@ -197,6 +201,7 @@ void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
 }
 
 bool Heap::give_large(void* p) {
+  if (keep_recent_large(p)) return true;
   if (!arena.give_pages(p, BlockKind::large)) return false;
   maintain(t_lane == &no_lane ? nullptr : t_lane);
   return true;

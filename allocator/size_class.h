@@ -21,7 +21,13 @@ struct SizeClass {
   std::uint32_t capacity;    // slots in a slab
   std::uint32_t words;       // 64-bit words in a slab's bitmap
   std::uint64_t magic;       // floor(2^64 / slot_bytes) + 1, see slot_index()
+  std::uint32_t eighths;     // see fullness()
 };
+
+// Eighths of a slab's slots that are in use, rounded down; 8 when all are.
+constexpr std::uint32_t fullness(const SizeClass& c, std::uint32_t used) {
+  return used * c.eighths >> 20;
+}
 
 inline constexpr std::uint32_t kClassCount = 52;
 inline constexpr Bytes kMaxSlotBytes = 32 * kKiB;
@@ -41,6 +47,7 @@ constexpr std::array<SizeClass, kClassCount> make_size_classes() {
     c.capacity = c.slab_bytes / size;
     c.words = static_cast<std::uint32_t>(divide_up(c.capacity, 64));
     c.magic = ~std::uint64_t{0} / size + 1;
+    c.eighths = static_cast<std::uint32_t>(divide_up(8 << 20, c.capacity));
   }
   return classes;
 }
@@ -49,6 +56,12 @@ constexpr std::array<SizeClass, kClassCount> make_size_classes() {
 
 inline constexpr std::array<SizeClass, kClassCount> kSizeClasses = detail::make_size_classes();
 static_assert(kSizeClasses.back().slot_bytes == kMaxSlotBytes);
+static_assert([] {
+  for (const SizeClass& c : kSizeClasses) {
+    if (fullness(c, c.capacity) != 8 || fullness(c, c.capacity - 1) != 7) return false;
+  }
+  return true;
+}());
 
 constexpr const SizeClass& size_class(ClassIndex c) { return kSizeClasses[c.v]; }
 

@@ -9,8 +9,12 @@ void collect_stats(HeapStats& stats) {
   stats = HeapStats{};
   if (!arena.exists()) return;
 
+  Bytes large_cached = 0;
+  std::uint64_t blocks_cached = 0;
   heap.for_each_lane([&](const Lane& lane) {
     stats.lanes++;
+    large_cached += lane.large.bytes();
+    blocks_cached += lane.large.count;
     for (std::uint32_t c = 0; c < kClassCount; c++) {
       stats.classes[c].cached += lane.magazine[c].count();
     }
@@ -32,10 +36,13 @@ void collect_stats(HeapStats& stats) {
   }
 
   const Buddy::Counts pages = arena.buddy().count();
-  stats.large_blocks = pages.large_blocks;
+  stats.large_blocks = pages.large_blocks > blocks_cached ? pages.large_blocks - blocks_cached : 0;
   stats.large = pages.large_pages * kPageBytes;
-  stats.allocated += stats.large;
   stats.active += stats.large;
+  if (large_cached > stats.large) large_cached = stats.large;  // somebody is at work
+  stats.large -= large_cached;
+  stats.magazines += large_cached;
+  stats.allocated += stats.large;
   stats.free = pages.free_pages * kPageBytes;
   stats.dirty = pages.free_dirty_pages * kPageBytes;
   stats.longest_free_run = Bytes{pages.longest_run} * kPageBytes;

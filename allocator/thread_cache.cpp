@@ -15,20 +15,20 @@ constinit Arena arena;
 namespace {
 
 // Bounds on the slots of one stack.
-constexpr std::uint32_t kFirstSlots = 8;
-constexpr std::uint32_t kMostSlots = 254;
+constexpr std::uint32_t kMostSlots = 1024;
 constexpr std::uint32_t kLeastSlots = 4;
-constexpr Bytes kMostBytes = 32 * kKiB;
+constexpr Bytes kMostBytes = 64 * kKiB;
 
-constexpr std::uint32_t most_slots(const SizeClass& c) {
-  const auto fit = static_cast<std::uint32_t>(kMostBytes / c.slot_bytes);
+constexpr std::uint32_t slots_in(Bytes bytes, const SizeClass& c) {
+  const auto fit = static_cast<std::uint32_t>(bytes / c.slot_bytes);
   return fit < kLeastSlots ? kLeastSlots : fit > kMostSlots ? kMostSlots : fit;
 }
 
-// With stacks outgrown left behind and a null word for each, all of them fit into a lane.
+// With outgrown stacks left behind and a null word below each, all of them fit into a lane: a
+// class has two stacks, at most ten sizes of each, and together they are less than twice the last.
 consteval Bytes most_stack_bytes() {
   Bytes words = 0;
-  for (const SizeClass& c : kSizeClasses) words += 2 * 2 * (most_slots(c) + 2);
+  for (const SizeClass& c : kSizeClasses) words += 2 * (2 * slots_in(kMostBytes, c) + 10);
   return words * sizeof(void*);
 }
 static_assert(sizeof(Lane) + most_stack_bytes() <= bytes_of(kLanePages));
@@ -52,8 +52,8 @@ class Busy {
 
 void init_magazines(Lane& lane) {
   lane.stack_room = lane.stacks();
-  lane.magazine_bytes = 0;
   lane.remote_count = 0;
+  lane.large.count = 0;
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     Magazine* const m = new (&lane.magazine[c]) Magazine;
     m->magic = kSizeClasses[c].magic;
@@ -91,21 +91,23 @@ void flush_remote(Lane& lane) {
   arena.give_remote(lane.remote, count);
 }
 
-// Doubles the stacks of a class, if bounds and budget let it.
+// Doubles the stacks of a class, up to its bound.
 void grow_magazine(Lane& lane, ClassIndex c) {
   Magazine& m = lane.magazine[c.v];
   const SizeClass& info = size_class(c);
-  const std::uint32_t most = most_slots(info);
+  const std::uint32_t most = slots_in(kMostBytes, info);
   if (m.capacity == most) return;
-  std::uint32_t capacity = m.capacity == 0 ? kFirstSlots : 2u * m.capacity;
-  if (capacity > most) capacity = most;
-  const Bytes more = Bytes{2} * (capacity - m.capacity) * info.slot_bytes;
-  const Bytes budget = static_cast<Bytes>(options.magazine_kib) * kKiB;
-  if (m.capacity != 0 && lane.magazine_bytes + more > budget) return;
+  // The next of most, most / 2, most / 4 …: so all the stacks of a class together are less than
+  // twice the last.
+  const std::uint32_t least = m.capacity == 0 ? slots_in(kPageBytes, info) : m.capacity + 1u;
+  std::uint32_t capacity = most;
+  while (capacity / 2 >= least) capacity /= 2;
 
   const auto new_stack = [&](Stack base, Stack top) {
     const Stack stack = lane.stack_room + 1;
     lane.stack_room = stack + capacity;
+    ASHLAR_ASSERT(reinterpret_cast<std::byte*>(lane.stack_room) <=
+                  reinterpret_cast<std::byte*>(&lane) + bytes_of(kLanePages));
     stack[-1] = nullptr;
     std::memcpy(stack, base, static_cast<std::size_t>(top - base) * sizeof *base);
     return stack;
@@ -118,13 +120,44 @@ void grow_magazine(Lane& lane, ClassIndex c) {
   m.give = m.give_base + given;
   m.give_end = m.give_base + capacity;
   m.capacity = static_cast<std::uint16_t>(capacity);
-  lane.magazine_bytes += more;
+}
+
+// Keeps what the magazines hold under magazine_kib; the largest classes go first.
+void enforce_budget(Lane& lane) {
+  const Bytes budget = static_cast<Bytes>(options.magazine_kib) * kKiB;
+  Bytes held = 0;
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    held += Bytes{lane.magazine[c].count()} * kSizeClasses[c].slot_bytes;
+  }
+  for (std::uint32_t c = kClassCount; held > budget && c-- > 0;) {
+    held -= Bytes{lane.magazine[c].count()} * kSizeClasses[c].slot_bytes;
+    flush_magazine(lane, ClassIndex{c});
+  }
+}
+
+void* remove_large(LargeCache& cache, std::uint32_t i) {
+  void* const p = cache.block[i];
+  const std::uint32_t count = cache.count - 1;
+  for (; i < count; i++) {
+    cache.block[i] = cache.block[i + 1];
+    cache.pages[i] = cache.pages[i + 1];
+  }
+  cache.count = count;
+  return p;
+}
+
+void flush_oldest_large(LargeCache& cache) {
+  if (!arena.give_pages(remove_large(cache, 0), BlockKind::large)) {
+    fatal("free(): a freed large block was changed");
+  }
 }
 
 constexpr std::uint32_t kSlowCallsPerTick = 16;
 
 void tick(Lane& lane) {
-  if (++lane.slow_calls % kSlowCallsPerTick == 0) heap.maintain(&lane);
+  if (++lane.slow_calls % kSlowCallsPerTick != 0) return;
+  enforce_budget(lane);
+  heap.maintain(&lane);
 }
 
 // Both stacks are dry.
@@ -210,16 +243,46 @@ void give_slow(void* p, const char* caller) {
   if (!is_slot_start(static_cast<std::uint32_t>(address) & (info.slab_bytes - 1), info.magic)) {
     reject(p, caller);
   }
-  Magazine* const m = own_magazine(p);
-  if (m == nullptr) {
-    Lane& lane = *t_lane;
+  Lane& lane = *t_lane;
+  if (entry.tag() != reinterpret_cast<std::uintptr_t>(&lane)) {
     if (lane.remote_count != 0 && lane.remote[lane.remote_count - 1] == p) reject(p, caller);
     return give_remote(p);
   }
-  if (m->give[-1] == p) reject(p, caller);
-  flush_slow(*t_lane, c);
-  *m->give = p;
-  m->give = m->give + 1;
+  if (lane.magazine[c.v].give[-1] == p) reject(p, caller);
+  flush_slow(lane, c);
+  give_slot(p, caller);
+}
+
+void* take_recent_large(PageCount pages) {
+  LargeCache& cache = t_lane->large;
+  for (std::uint32_t i = cache.count; i-- > 0;) {
+    if (cache.pages[i] != pages.v) continue;
+    cache.used = true;
+    Busy busy(*t_lane);
+    return remove_large(cache, i);
+  }
+  return nullptr;
+}
+
+bool keep_recent_large(void* p) {
+  if (t_lane == &no_lane || reinterpret_cast<std::uintptr_t>(p) % kPageBytes != 0) return false;
+  const PageIndex first = arena.page_of(p);
+  if (arena.buddy().kind_at(first) != BlockKind::large) return false;
+  const PageCount pages = arena.buddy().pages_at(first);
+  if (bytes_of(pages) > LargeCache::kMostBytes / 2) return false;
+  LargeCache& cache = t_lane->large;
+  for (std::uint32_t i = 0; i < cache.count; i++) {
+    if (cache.block[i] == p) reject(p, "free");
+  }
+  Busy busy(*t_lane);
+  while (cache.count == LargeCache::kBlocks ||
+         cache.bytes() + bytes_of(pages) > LargeCache::kMostBytes) {
+    flush_oldest_large(cache);
+  }
+  cache.block[cache.count] = p;
+  cache.pages[cache.count] = pages.v;
+  cache.count = cache.count + 1;
+  return true;
 }
 
 void init_lane(Lane& lane) {
@@ -230,6 +293,7 @@ void init_lane(Lane& lane) {
 void flush_lane(Lane& lane) {
   Busy busy(lane);
   for (std::uint32_t c = 0; c < kClassCount; c++) flush_magazine(lane, ClassIndex{c});
+  while (lane.large.count != 0) flush_oldest_large(lane.large);
   flush_remote(lane);
   arena.drain_inbox(lane.slabs);
 }
@@ -241,6 +305,8 @@ void trim_lane(Lane& lane) {
     if (!m.used) flush_magazine(lane, ClassIndex{c});
     m.used = false;
   }
+  while (!lane.large.used && lane.large.count != 0) flush_oldest_large(lane.large);
+  lane.large.used = false;
   flush_remote(lane);
   arena.drain_inbox(lane.slabs);
 }
@@ -258,6 +324,7 @@ void recover_magazines(Lane& lane) {
       rescue(ClassIndex{c}, m.take_base, m.take);
       rescue(ClassIndex{c}, m.give_base, m.give);
     }
+    while (lane.large.count != 0) flush_oldest_large(lane.large);
     flush_remote(lane);
   }
   lane.busy = false;

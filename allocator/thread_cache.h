@@ -37,10 +37,10 @@ using Stack = void**;
 inline constinit void* no_stack[1] = {nullptr};
 
 struct alignas(kMagazineBytes) Magazine {
+  std::uint64_t magic = 0;                // const: see slot_index()
   Owned<Stack> take = no_stack + 1;       // owner → reports: behind the slot to hand out next
   Owned<Stack> give = no_stack + 1;       // owner → reports: where the next freed slot goes
   Stack give_end = no_stack + 1;          // owner: `give` never passes it
-  std::uint64_t magic = 0;                // const: see slot_index()
   std::uint32_t slab_mask = 0;            // const: slab_bytes - 1
   std::uint16_t capacity = 0;             // owner: slots per stack
   bool used = false;                      // owner: had a slow call since the last trim
@@ -55,6 +55,23 @@ struct alignas(kMagazineBytes) Magazine {
 static_assert(sizeof(Magazine) == kMagazineBytes);
 static_assert(kClassCount * kMagazineBytes <= kTagGrain, "an entry holds a magazine's offset");
 
+// Large blocks that a thread freed last, to be handed out again without looking for pages.
+struct LargeCache {
+  static constexpr std::uint32_t kBlocks = 8;
+  static constexpr Bytes kMostBytes = 4 * kMiB;  // all blocks together
+
+  void* block[kBlocks] = {};            // owner: oldest first
+  Owned<std::uint32_t> pages[kBlocks];  // owner → reports
+  Owned<std::uint32_t> count;           // owner → reports
+  bool used = false;                    // owner: since the last trim
+
+  Bytes bytes() const {
+    Bytes sum = 0;
+    for (std::uint32_t i = 0; i < count; i++) sum += Bytes{pages[i]} * kPageBytes;
+    return sum;
+  }
+};
+
 struct alignas(kPageBytes) Lane {
   static constexpr std::uint32_t kRemoteSlots = 128;
 
@@ -67,9 +84,9 @@ struct alignas(kPageBytes) Lane {
   bool orphaned = false;               // lock: Heap::pool_lock_; its owner died, see recover()
   std::atomic<bool> busy = false;      // atomic: owner → a forked child; in a slow path
   std::uint32_t slow_calls = 0;        // owner: to look at the clock only now and then
-  Bytes magazine_bytes = 0;            // owner: what the stacks can hold, up to magazine_kib
   Stack stack_room = nullptr;          // owner: unused words behind the stacks
   Owned<std::uint32_t> remote_count;   // owner → reports
+  LargeCache large;                    // owner
 
   // The second page. Remote frees write here, to a line of its own.
   alignas(kPageBytes) LaneSlabs slabs{};
@@ -80,7 +97,7 @@ struct alignas(kPageBytes) Lane {
 };
 
 // Virtual size of a lane; pages behind the second are touched when stacks grow into them.
-inline constexpr PageCount kLanePages{40};
+inline constexpr PageCount kLanePages{104};
 
 // What malloc and free read first. In one cache line, set once.
 extern constinit Arena arena;
@@ -98,34 +115,34 @@ extern constinit thread_local Lane* t_lane __attribute__((tls_model("initial-exe
 // A slot of the class for `bytes` <= kMaxSlotBytes; null and errno when memory is out.
 inline void* take_slot(ClassIndex c) {
   Magazine& m = t_lane->magazine[c.v];
-  const Stack top = m.take;
-  void* const slot = top[-1];
+  const Stack top = m.take - 1;
+  void* const slot = *top;
   if (slot == nullptr) [[unlikely]] return take_slow(c);
-  m.take = top - 1;
+  m.take = top;
   return slot;
-}
-
-// The magazine that p goes back to, if it is a slot of this thread's lane; else null.
-inline Magazine* own_magazine(const void* p) {
-  if (!arena.contains(p)) return nullptr;
-  Lane* const lane = t_lane;
-  const std::uint64_t offset = arena.entry_of(p).word() ^ reinterpret_cast<std::uintptr_t>(lane);
-  if (offset >= kTagGrain) return nullptr;
-  return reinterpret_cast<Magazine*>(reinterpret_cast<std::byte*>(lane) + offset);
 }
 
 // free(). `caller` is for the message when p is not ours to free.
 inline void give_slot(void* p, const char* caller = "free") {
-  Magazine* const m = own_magazine(p);
-  if (m == nullptr) [[unlikely]] return give_slow(p, caller);
-  const auto offset = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p)) & m->slab_mask;
-  const Stack top = m->give;
-  if (!is_slot_start(offset, m->magic) || top == m->give_end || top[-1] == p) [[unlikely]] {
+  if (!arena.contains(p)) [[unlikely]] return give_slow(p, caller);
+  const auto lane = reinterpret_cast<std::uintptr_t>(t_lane);
+  const std::uint64_t magazine_offset = arena.entry_of(p).word() ^ lane;
+  if (magazine_offset >= kTagGrain) [[unlikely]] return give_slow(p, caller);
+
+  Magazine& m = *reinterpret_cast<Magazine*>(lane + magazine_offset);
+  const auto offset = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p)) & m.slab_mask;
+  const Stack top = m.give;
+  if (!is_slot_start(offset, m.magic) || top == m.give_end || top[-1] == p) [[unlikely]] {
     return give_slow(p, caller);
   }
   *top = p;
-  m->give = top + 1;
+  m.give = top + 1;
 }
+
+// A large block of exactly that many pages that this thread freed lately, or null.
+void* take_recent_large(PageCount pages);
+// Keeps a large block at hand. False: it is not for keeping, or p is not the start of one.
+bool keep_recent_large(void* p);
 
 // Says on stderr why p cannot be given back (or resized, or measured), and aborts.
 [[noreturn, gnu::cold]] void reject(const void* p, const char* caller);
