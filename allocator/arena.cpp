@@ -86,13 +86,13 @@ std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std
 }
 
 void Arena::give_slots(LaneSlabs& lane, ClassIndex c, void* const* slots, std::uint32_t count) {
-  give_by_word(
-      c, slots, count,
-      [](Slab& slab, std::uint32_t w, std::uint64_t bits) { return slab.give(w, bits); },
-      [&](const Slab& slab, std::uint32_t n) {
-        slab.descriptor().used = slab.descriptor().used - n;
-        after_give(lane, c, slab);
-      });
+  give_by_word(c, slots, count,
+               [&](Slab& slab, std::uint32_t w, std::uint64_t bits, std::uint32_t n) {
+                 if (slab.give(w, bits) == Give::double_free) return Give::double_free;
+                 slab.descriptor().used = slab.descriptor().used - n;
+                 after_give(lane, c, slab);
+                 return Give::done;
+               });
 }
 
 void Arena::give_remote(void* const* slots, std::uint32_t count) {
@@ -100,60 +100,61 @@ void Arena::give_remote(void* const* slots, std::uint32_t count) {
     const std::uint32_t begin = i;
     const ClassIndex c = entry_of(slots[i]).size_class();
     while (i < count && entry_of(slots[i]).size_class() == c) i++;
-    give_by_word(
-        c, slots + begin, i - begin,
-        [](Slab& slab, std::uint32_t w, std::uint64_t bits) { return slab.give_remote(w, bits); },
-        [&](const Slab& slab, std::uint32_t) { notify_owner(unit_of_slab(slab)); });
+    give_by_word(c, slots + begin, i - begin,
+                 [&](Slab& slab, std::uint32_t w, std::uint64_t bits, std::uint32_t) {
+                   if (slab.give_remote(w, bits) == Give::double_free) return Give::double_free;
+                   notify_owner(unit_of_slab(slab));
+                   return Give::done;
+                 });
   }
 }
 
 // Two passes over blocks that the first-level cache holds: the first finds all descriptors and
 // bitmap words and prefetches them, so that the second waits for none.
-template <class GiveBits, class Done>
-void Arena::give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give,
-                         Done&& done) {
+template <class GiveBits>
+void Arena::give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give) {
   constexpr std::uint32_t kBlock = 64;
   struct {
-    UnitIndex unit;
+    SlabDescriptor* descriptor;
+    BitmapWord* free;
     std::uint32_t slot;
   } at[kBlock];
   const SizeClass info = size_class(c);
+  const std::uint32_t slab_mask = info.slab_bytes - 1;
+  const bool is_short = info.words <= ChunkMeta::kShortWords;
+  const Bytes remote_distance = is_short ? ChunkMeta::kShortDistance : ChunkMeta::kLongDistance;
 
   while (count != 0) {
     const std::uint32_t n = count < kBlock ? count : kBlock;
-    UnitIndex last{kNone};
     for (std::uint32_t i = 0; i < n; i++) {
       const Bytes offset = data_offset(slots[i]);
-      const UnitIndex unit{
-          static_cast<std::uint32_t>(align_down(offset, info.slab_bytes) / kUnitBytes)};
-      at[i] = {unit,
-               slot_index(static_cast<std::uint32_t>(offset) & (info.slab_bytes - 1), info.magic)};
-      if (unit == last) continue;
-      last = unit;
-      const Slab slab = slab_at(unit, c);
-      __builtin_prefetch(&slab.descriptor(), 1);
-      __builtin_prefetch(&slab.free_words()[at[i].slot / 64], 1);
+      const std::uint32_t u = (offset & ~Bytes{slab_mask}) / kUnitBytes % kUnitsPerChunk;
+      ChunkMeta& m = meta_[offset / kChunkBytes];
+      const std::uint32_t slot = slot_index(static_cast<std::uint32_t>(offset) & slab_mask, info.magic);
+      at[i] = {&m.slab[u], is_short ? m.short_free[u] : m.long_free[u], slot};
+      __builtin_prefetch(at[i].descriptor, 1);
+      __builtin_prefetch(at[i].free + slot / 64, 1);
     }
     for (std::uint32_t i = 0; i < n;) {
-      const UnitIndex unit = at[i].unit;
+      const auto& first = at[i];
       const std::uint32_t begin = i;
-      Slab slab = slab_at(unit, c);
-      while (i < n && at[i].unit == unit) {
-        const std::uint32_t first = i;
-        const std::uint32_t w = at[i].slot / 64;
-        std::uint64_t bits = 0;
-        std::uint64_t twice = 0;
-        do {
-          const std::uint64_t bit = std::uint64_t{1} << at[i].slot % 64;
-          twice |= bits & bit;
-          bits |= bit;
-          i++;
-        } while (i < n && at[i].slot / 64 == w && at[i].unit == unit);
-        if (twice != 0 || give(slab, w, bits) == Give::double_free) [[unlikely]] {
-          report_double_free(slab, slots + first, i - first);
-        }
+      const std::uint32_t w = first.slot / 64;
+      std::uint64_t bits = 0;
+      std::uint64_t twice = 0;
+      do {
+        const std::uint64_t bit = std::uint64_t{1} << at[i].slot % 64;
+        twice |= bits & bit;
+        bits |= bit;
+        i++;
+      } while (i < n && at[i].descriptor == first.descriptor && at[i].slot / 64 == w);
+
+      Slab slab(*first.descriptor, first.free, first.free + remote_distance,
+                reinterpret_cast<std::byte*>(
+                    align_down(reinterpret_cast<std::uintptr_t>(slots[begin]), info.slab_bytes)),
+                c);
+      if (twice != 0 || give(slab, w, bits, i - begin) == Give::double_free) [[unlikely]] {
+        report_double_free(slab, slots + begin, i - begin);
       }
-      done(slab, i - begin);
     }
     slots += n;
     count -= n;

@@ -122,9 +122,7 @@ class Arena {
   // Takes note of chunks that were added through another view.
   void refresh();
   Place locate(const void* p) const;
-  UnitEntry entry_of(const void* p) const {  // p is in the arena
-    return units_[UnitIndex{static_cast<std::uint32_t>(data_offset(p) / kUnitBytes)}];
-  }
+  UnitEntry entry_of(const void* p) const { return units_.at_offset(data_offset(p)); }  // p is in it
   // Calls visit(Slab, owner's tag) for every slab. What it sees while others work is a hint.
   template <class Visit>
   void for_each_slab(Visit&& visit) const;
@@ -163,11 +161,10 @@ class Arena {
     return {static_cast<std::uint32_t>(data_offset(slab.base()) / kUnitBytes)};
   }
 
-  // For runs of slots in one slab, in order: give(slab, word, bits) → Give for each bitmap word,
-  // then done(slab, slots). Aborts when a slot was free already.
-  template <class GiveBits, class Done>
-  void give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give,
-                    Done&& done);
+  // Calls give(slab, word, bits, slots) → Give for the slots of each bitmap word, in order.
+  // Aborts when one was free already.
+  template <class GiveBits>
+  void give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give);
   bool create_slab(LaneSlabs& lane, ClassIndex c);
   void retire_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void place(LaneSlabs& lane, ClassIndex c, const Slab& slab);  // into the right list
@@ -210,7 +207,15 @@ struct ChunkMeta {
   ChunkRows rows;
   BitmapWord long_free[kUnitsPerChunk][kLongWords];
   BitmapWord long_remote[kUnitsPerChunk][kLongWords];
+
+  // Words from a slab's free bits to its remote bits.
+  static constexpr Bytes kShortDistance = Bytes{kUnitsPerChunk} * kShortWords;
+  static constexpr Bytes kLongDistance = Bytes{kUnitsPerChunk} * kLongWords;
 };
+static_assert(offsetof(ChunkMeta, short_remote) - offsetof(ChunkMeta, short_free) ==
+              ChunkMeta::kShortDistance * sizeof(BitmapWord));
+static_assert(offsetof(ChunkMeta, long_remote) - offsetof(ChunkMeta, long_free) ==
+              ChunkMeta::kLongDistance * sizeof(BitmapWord));
 static_assert(sizeof(ChunkMeta) % kPageBytes == 0);
 static_assert(sizeof(ChunkMeta::slab) % kPageBytes == 0);
 

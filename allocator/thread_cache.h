@@ -37,10 +37,10 @@ using Stack = void**;
 inline constinit void* no_stack[1] = {nullptr};
 
 struct alignas(kMagazineBytes) Magazine {
-  std::uint64_t magic = 0;                // const: see slot_index()
   Owned<Stack> take = no_stack + 1;       // owner → reports: behind the slot to hand out next
   Owned<Stack> give = no_stack + 1;       // owner → reports: where the next freed slot goes
   Stack give_end = no_stack + 1;          // owner: `give` never passes it
+  std::uint64_t magic = 0;                // const: see slot_index()
   std::uint32_t slab_mask = 0;            // const: slab_bytes - 1
   std::uint16_t capacity = 0;             // owner: slots per stack
   bool used = false;                      // owner: had a slow call since the last trim

@@ -42,8 +42,9 @@ class UnitTable {
 
   // relaxed: whoever frees or resizes an object got its address from the thread that allocated
   // it, and that hand-over orders the entry too. Any other pointer is a bug that we report.
-  UnitEntry operator[](UnitIndex unit) const {
-    return UnitEntry{entries_[unit.v].load(std::memory_order_relaxed)};
+  UnitEntry operator[](UnitIndex unit) const { return at_offset(unit.v * kUnitBytes); }
+  UnitEntry at_offset(Bytes offset) const {
+    return UnitEntry{entries_[offset / kUnitBytes].load(std::memory_order_relaxed)};
   }
   void set(UnitIndex first, std::uint32_t units, UnitEntry entry) {
     for (std::uint32_t i = 0; i < units; i++) {
