@@ -95,17 +95,36 @@ void Arena::give_slots(LaneSlabs& lane, ClassIndex c, void* const* slots, std::u
                });
 }
 
+// Slots are sorted by class first (a counting sort), so that a bitmap word is written once for
+// all its slots.
 void Arena::give_remote(void* const* slots, std::uint32_t count) {
-  for (std::uint32_t i = 0; i < count;) {
-    const std::uint32_t begin = i;
-    const ClassIndex c = entry_of(slots[i]).size_class();
-    while (i < count && entry_of(slots[i]).size_class() == c) i++;
-    give_by_word(c, slots + begin, i - begin,
-                 [&](Slab& slab, std::uint32_t w, std::uint64_t bits, std::uint32_t) {
-                   if (slab.give_remote(w, bits) == Give::double_free) return Give::double_free;
-                   notify_owner(unit_of_slab(slab));
-                   return Give::done;
-                 });
+  constexpr std::uint32_t kBlock = 256;
+  std::uint8_t class_of[kBlock];
+  void* sorted[kBlock];
+  while (count != 0) {
+    const std::uint32_t n = count < kBlock ? count : kBlock;
+    std::uint32_t end[kClassCount] = {};
+    for (std::uint32_t i = 0; i < n; i++) {
+      class_of[i] = static_cast<std::uint8_t>(entry_of(slots[i]).size_class().v);
+      end[class_of[i]]++;
+    }
+    std::uint32_t position = 0;
+    for (std::uint32_t& e : end) {
+      position += e;
+      e = position - e;  // for now, where its slots begin
+    }
+    for (std::uint32_t i = 0; i < n; i++) sorted[end[class_of[i]]++] = slots[i];
+
+    for (std::uint32_t c = 0, begin = 0; c < kClassCount; begin = end[c++]) {
+      give_by_word(ClassIndex{c}, sorted + begin, end[c] - begin,
+                   [&](Slab& slab, std::uint32_t w, std::uint64_t bits, std::uint32_t) {
+                     if (slab.give_remote(w, bits) == Give::double_free) return Give::double_free;
+                     notify_owner(unit_of_slab(slab));
+                     return Give::done;
+                   });
+    }
+    slots += n;
+    count -= n;
   }
 }
 

@@ -208,6 +208,7 @@ bool Heap::give_large(void* p) {
 }
 
 void* Heap::resize_large(void* p, Bytes old_bytes, Bytes new_bytes) {
+  if (new_bytes > kMostBlockBytes) return nullptr;
   bool zero = false;
   if (arena.resize_pages(p, pages_for(new_bytes), zero)) return p;
   if (old_bytes < kMoveBytes) return nullptr;

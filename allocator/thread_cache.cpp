@@ -122,13 +122,15 @@ void grow_magazine(Lane& lane, ClassIndex c) {
   m.capacity = static_cast<std::uint16_t>(capacity);
 }
 
-// Keeps what the magazines hold under magazine_kib; the largest classes go first.
+// Keeps what the magazines hold under magazine_kib. The largest classes go first; some room is
+// made at once, or the next call would be back.
 void enforce_budget(Lane& lane) {
-  const Bytes budget = static_cast<Bytes>(options.magazine_kib) * kKiB;
+  Bytes budget = static_cast<Bytes>(options.magazine_kib) * kKiB;
   Bytes held = 0;
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     held += Bytes{lane.magazine[c].count()} * kSizeClasses[c].slot_bytes;
   }
+  if (held > budget) budget -= budget / 4;
   for (std::uint32_t c = kClassCount; held > budget && c-- > 0;) {
     held -= Bytes{lane.magazine[c].count()} * kSizeClasses[c].slot_bytes;
     flush_magazine(lane, ClassIndex{c});

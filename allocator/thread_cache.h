@@ -73,7 +73,7 @@ struct LargeCache {
 };
 
 struct alignas(kPageBytes) Lane {
-  static constexpr std::uint32_t kRemoteSlots = 128;
+  static constexpr std::uint32_t kRemoteSlots = 256;
 
   Magazine magazine[kClassCount];  // must come first, see UnitEntry
 
