@@ -65,7 +65,7 @@ bool Heap::make_room(std::uint32_t seen, PageCount pages, Bytes alignment) {
 // --- lanes --------------------------------------------------------------------------------------
 
 Lane* Heap::lane_for_this_thread() {
-  if (t_lane != &no_lane) return t_lane;
+  if (this_lane() != &no_lane) return this_lane();
   if (t_state == ThreadState::ended) return nullptr;
   // The first thread gets its lane at once: most programs have no other.
   // relaxed: only whether there is any
@@ -73,7 +73,7 @@ Lane* Heap::lane_for_this_thread() {
   if (!ensure_arena()) return nullptr;
   Lane* const lane = lease();
   if (lane == nullptr) return nullptr;
-  t_lane = lane;
+  set_this_lane(*lane);
   watch_this_thread(lane);
   return lane;
 }
@@ -120,10 +120,10 @@ void Heap::watch_this_thread(Lane* lane) {
 
 void Heap::release_lane_of_this_thread() {
   t_state = ThreadState::ended;
-  Lane* const lane = t_lane;
+  Lane* const lane = this_lane();
   if (lane == &no_lane) return;
   flush_lane(*lane);
-  t_lane = &no_lane;
+  set_this_lane(no_lane);
   pool_lock_.lock([this] { return repair_if_forked(); });
   lane->leased = false;
   lane->next_pooled = pool_;
@@ -203,7 +203,7 @@ void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
 bool Heap::give_large(void* p) {
   if (keep_recent_large(p)) return true;
   if (!arena.give_pages(p, BlockKind::large)) return false;
-  maintain(t_lane == &no_lane ? nullptr : t_lane);
+  maintain(this_lane() == &no_lane ? nullptr : this_lane());
   return true;
 }
 
@@ -242,7 +242,7 @@ void Heap::maintain(Lane* lane) {
 
 bool Heap::trim() {
   if (!ready_.load(std::memory_order_acquire)) return false;  // pairs with: ensure_arena
-  if (t_lane != &no_lane) flush_lane(*t_lane);
+  if (this_lane() != &no_lane) flush_lane(*this_lane());
   drain_pool();
   return arena.purge(true) != 0;
 }
@@ -252,7 +252,7 @@ bool Heap::trim() {
 void Heap::start() {
   if (::pthread_key_create(&thread_key, on_thread_exit) == 0) {
     thread_key_made.store(true, std::memory_order_release);  // pairs with: watch_this_thread
-    if (t_lane != &no_lane) watch_this_thread(t_lane);
+    if (this_lane() != &no_lane) watch_this_thread(this_lane());
   }
   ::pthread_atfork(nullptr, nullptr, on_fork_in_child);
 }
@@ -266,7 +266,7 @@ void Heap::after_fork_in_child() {
   shared_orphaned_ = true;
   pool_ = nullptr;
   for (Lane* lane = lanes_.load(); lane != nullptr; lane = lane->next_lane) {
-    if (lane == t_lane) continue;
+    if (lane == this_lane()) continue;
     // Its thread may have been anywhere, in the middle of an exit too.
     lane->orphaned = true;
     lane->leased = false;

@@ -218,12 +218,12 @@ void give_remote(void* p) {
 }  // namespace
 
 constinit Lane no_lane;
-constinit thread_local Lane* t_lane = &no_lane;
+constinit thread_local std::ptrdiff_t t_lane_distance = 0;
 
 void* take_slow(ClassIndex c) {
-  Magazine& m = t_lane->magazine[c.v];
+  Magazine& m = this_lane()->magazine[c.v];
   if (m.give == m.give_base) return refill_slow(c);
-  Busy busy(*t_lane);
+  Busy busy(*this_lane());
   m.used = true;
   exchange_stacks(m);
   const Stack top = m.take;
@@ -245,7 +245,7 @@ void give_slow(void* p, const char* caller) {
   if (!is_slot_start(static_cast<std::uint32_t>(address) & (info.slab_bytes - 1), info.magic)) {
     reject(p, caller);
   }
-  Lane& lane = *t_lane;
+  Lane& lane = *this_lane();
   if (entry.tag() != reinterpret_cast<std::uintptr_t>(&lane)) {
     if (lane.remote_count != 0 && lane.remote[lane.remote_count - 1] == p) reject(p, caller);
     return give_remote(p);
@@ -256,27 +256,27 @@ void give_slow(void* p, const char* caller) {
 }
 
 void* take_recent_large(PageCount pages) {
-  LargeCache& cache = t_lane->large;
+  LargeCache& cache = this_lane()->large;
   for (std::uint32_t i = cache.count; i-- > 0;) {
     if (cache.pages[i] != pages.v) continue;
     cache.used = true;
-    Busy busy(*t_lane);
+    Busy busy(*this_lane());
     return remove_large(cache, i);
   }
   return nullptr;
 }
 
 bool keep_recent_large(void* p) {
-  if (t_lane == &no_lane || reinterpret_cast<std::uintptr_t>(p) % kPageBytes != 0) return false;
+  if (this_lane() == &no_lane || reinterpret_cast<std::uintptr_t>(p) % kPageBytes != 0) return false;
   const PageIndex first = arena.page_of(p);
   if (arena.buddy().kind_at(first) != BlockKind::large) return false;
   const PageCount pages = arena.buddy().pages_at(first);
   if (bytes_of(pages) > LargeCache::kMostBytes / 2) return false;
-  LargeCache& cache = t_lane->large;
+  LargeCache& cache = this_lane()->large;
   for (std::uint32_t i = 0; i < cache.count; i++) {
     if (cache.block[i] == p) reject(p, "free");
   }
-  Busy busy(*t_lane);
+  Busy busy(*this_lane());
   while (cache.count == LargeCache::kBlocks ||
          cache.bytes() + bytes_of(pages) > LargeCache::kMostBytes) {
     flush_oldest_large(cache);

@@ -106,15 +106,25 @@ extern constinit Arena arena;
 // hit paths need no other check.
 extern constinit Lane no_lane;
 
-// Initial-exec, one pointer: dlopen of the library must not run out of static TLS.
-extern constinit thread_local Lane* t_lane __attribute__((tls_model("initial-exec")));
+// This thread's lane, as its distance from no_lane: zero, and so right, even before the loader has
+// given thread-local variables their first values (malloc in an IFUNC resolver). Initial-exec, and
+// no more than a word: dlopen of the library must not run out of static TLS.
+extern constinit thread_local std::ptrdiff_t t_lane_distance
+    __attribute__((tls_model("initial-exec")));
+
+inline Lane* this_lane() {
+  return reinterpret_cast<Lane*>(reinterpret_cast<std::byte*>(&no_lane) + t_lane_distance);
+}
+inline void set_this_lane(Lane& lane) {
+  t_lane_distance = reinterpret_cast<std::byte*>(&lane) - reinterpret_cast<std::byte*>(&no_lane);
+}
 
 [[gnu::noinline]] void* take_slow(ClassIndex c);
 [[gnu::noinline]] void give_slow(void* p, const char* caller);
 
 // A slot of the class for `bytes` <= kMaxSlotBytes; null and errno when memory is out.
 inline void* take_slot(ClassIndex c) {
-  Magazine& m = t_lane->magazine[c.v];
+  Magazine& m = this_lane()->magazine[c.v];
   const Stack top = m.take - 1;
   void* const slot = *top;
   if (slot == nullptr) [[unlikely]] return take_slow(c);
@@ -125,7 +135,7 @@ inline void* take_slot(ClassIndex c) {
 // free(). `caller` is for the message when p is not ours to free.
 inline void give_slot(void* p, const char* caller = "free") {
   if (!arena.contains(p)) [[unlikely]] return give_slow(p, caller);
-  const auto lane = reinterpret_cast<std::uintptr_t>(t_lane);
+  const auto lane = reinterpret_cast<std::uintptr_t>(this_lane());
   const std::uint64_t magazine_offset = arena.entry_of(p).word() ^ lane;
   if (magazine_offset >= kTagGrain) [[unlikely]] return give_slow(p, caller);
 
