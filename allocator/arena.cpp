@@ -424,6 +424,7 @@ void Arena::refresh() { data_bytes_.store(Bytes{chunks()} * kChunkBytes); }
 
 // Adds `needed` chunks in a row, more if that is easy.
 bool Arena::grow_locked(std::uint32_t needed) {
+  bool unmapped = false;
   for (;;) {
     const std::uint32_t first = chunks();
     if (growing_to_ > first) {
@@ -433,14 +434,21 @@ bool Arena::grow_locked(std::uint32_t needed) {
       if (chunks() - first >= needed) return true;
       continue;
     }
-    if (needed > header_->max_chunks - first) return false;
+    const std::uint32_t missing = needed - remap_chunks(needed);
+    if (missing == 0) return true;
+    if (missing > header_->max_chunks - first) return false;
     std::uint32_t ahead = first / 16 < kMostChunksAhead ? first / 16 : kMostChunksAhead;
-    if (ahead > header_->max_chunks - first - needed) ahead = 0;
+    if (ahead > header_->max_chunks - first - missing) ahead = 0;
 
-    os::Commit added = add_chunks(first, needed + ahead, false);
-    if (added != os::Commit::done && ahead != 0) added = add_chunks(first, needed, false);
-    if (added != os::Commit::taken) return added == os::Commit::done;
-    if (!add_taken_chunk(first)) return false;
+    os::Commit added = add_chunks(first, missing + ahead, false);
+    if (added != os::Commit::done && ahead != 0) added = add_chunks(first, missing, false);
+    if (added == os::Commit::done) return true;
+    if (added == os::Commit::taken) {
+      if (!add_taken_chunk(first)) return false;
+    } else {
+      if (unmapped || !unmap_free_chunks()) return false;
+      unmapped = true;
+    }
   }
 }
 
@@ -448,8 +456,7 @@ os::Commit Arena::add_chunks(std::uint32_t first, std::uint32_t count, bool repl
   growing_to_ = first + count;
   os::Commit result = commit_metadata(first, count, replace);
   if (result == os::Commit::done) {
-    const Bytes offset = static_cast<Bytes>(data_ - region_.base) + Bytes{first} * kChunkBytes;
-    result = region_.commit(offset, Bytes{count} * kChunkBytes, replace);
+    result = region_.commit(chunk_offset(first), Bytes{count} * kChunkBytes, replace);
   }
   if (result == os::Commit::done) {
     buddy_.add_chunks(ChunkIndex{first}, count);
@@ -467,6 +474,41 @@ bool Arena::add_taken_chunk(std::uint32_t chunk) {
   header_->chunks.store(chunk + 1, std::memory_order_release);  // pairs with: chunks
   refresh();
   return true;
+}
+
+// Memory or address space is short: chunks that are all free make room for a run that none of
+// them can hold. True if there were any.
+bool Arena::unmap_free_chunks() {
+  if (region_.backing == os::Region::Backing::ready) return false;
+  bool any = false;
+  for (std::uint32_t c = 0; c < chunks(); c++) {
+    if (!buddy_.retire_chunk(ChunkIndex{c})) continue;
+    region_.decommit(chunk_offset(c), kChunkBytes);
+    unmapped_chunks_++;
+    any = true;
+  }
+  return any;
+}
+
+// Maps unmapped chunks again: `needed` in a row, or those at the arena's end, so that fewer must
+// be added to them. Returns how many.
+std::uint32_t Arena::remap_chunks(std::uint32_t needed) {
+  std::uint32_t run = 0;
+  for (std::uint32_t c = 0; c < chunks() && unmapped_chunks_ != 0; c++) {
+    const bool unmapped = buddy_.kind_at(first_page(ChunkIndex{c})) == BlockKind::unmapped;
+    run = unmapped ? run + 1 : 0;
+    if (run == 0 || (run < needed && c + 1 < chunks())) continue;
+    const std::uint32_t first = c + 1 - run;
+    const os::Commit committed = region_.commit(chunk_offset(first), run * kChunkBytes);
+    if (committed == os::Commit::no_memory) return 0;
+    if (committed == os::Commit::done) {
+      unmapped_chunks_ -= run;
+      buddy_.revive_chunks(ChunkIndex{first}, run);
+      return run;
+    }
+    run = 0;  // somebody took a part of it; another run may do
+  }
+  return 0;
 }
 
 os::Commit Arena::commit_metadata(std::uint32_t first, std::uint32_t count, bool replace) {

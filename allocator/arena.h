@@ -151,6 +151,9 @@ class Arena {
     return static_cast<Bytes>(reinterpret_cast<std::uintptr_t>(p) -
                               reinterpret_cast<std::uintptr_t>(data_));
   }
+  Bytes chunk_offset(std::uint32_t chunk) const {  // in the region
+    return static_cast<Bytes>(data_ - region_.base) + Bytes{chunk} * kChunkBytes;
+  }
   ChunkMeta& meta(ChunkIndex chunk) const;
   Slab slab_at(UnitIndex first, ClassIndex c) const;
   UnitIndex slab_unit(const void* slot, const SizeClass& c) const {
@@ -178,6 +181,8 @@ class Arena {
   bool grow_locked(std::uint32_t needed);
   os::Commit add_chunks(std::uint32_t first, std::uint32_t count, bool replace);
   bool add_taken_chunk(std::uint32_t chunk);
+  bool unmap_free_chunks();
+  std::uint32_t remap_chunks(std::uint32_t needed);
   os::Commit commit_metadata(std::uint32_t first, std::uint32_t count, bool replace);
 
   // What free(p) reads; all of it in one cache line.
@@ -193,6 +198,7 @@ class Arena {
   Lock growth_lock_;
   std::uint32_t metadata_chunks_ = 0;  // lock: growth_lock_; metadata is committed for these
   std::uint32_t growing_to_ = 0;       // lock: growth_lock_; not 0: chunks being added now
+  std::uint32_t unmapped_chunks_ = 0;  // lock: growth_lock_; at least so many blocks are unmapped
 };
 
 // One chunk's metadata, each group on pages of its own: a class of 256-byte slots never touches

@@ -305,6 +305,26 @@ void Buddy::add_taken_chunk(ChunkIndex chunk) {
   block_word(first_page(chunk)).store(block_word_for(BlockKind::taken, kPagesPerChunk));
 }
 
+bool Buddy::retire_chunk(ChunkIndex chunk) {
+  // A hint: claim() decides.
+  if (Summary::of(summaries_[chunk.v].load(std::memory_order_relaxed)).free != kPagesPerChunk) {
+    return false;
+  }
+  if (!claim(first_page(chunk), kPagesPerChunk)) return false;
+  block_word(first_page(chunk)).store(block_word_for(BlockKind::unmapped, kPagesPerChunk));
+  return true;
+}
+
+void Buddy::revive_chunks(ChunkIndex first, std::uint32_t count) {
+  for (std::uint32_t c = first.v; c < first.v + count; c++) {
+    const PageIndex page = first_page(ChunkIndex{c});
+    for (auto& word : rows(page).dirty) word.store(0);
+    for (auto& word : rows(page).aged) word.store(0);
+    block_word(page).store(0);
+    release(page, kPagesPerChunk);
+  }
+}
+
 BlockKind Buddy::kind_at(PageIndex first) const {
   return kind_of(block_word(first).load(std::memory_order_acquire));  // pairs with: take
 }
@@ -336,6 +356,8 @@ Buddy::Counts Buddy::count() const {
         counts.large_blocks++;
       } else if (kind_of(word) == BlockKind::internal) {
         counts.internal_pages += pages_of(word);
+      } else if (kind_of(word) >= BlockKind::unmapped) {
+        counts.unusable_pages += pages_of(word);
       }
     }
   }

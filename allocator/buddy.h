@@ -32,8 +32,9 @@
 
 namespace ashlar {
 
-// `internal`: our own data. `taken`: addresses that belong to somebody else.
-enum class BlockKind : std::uint32_t { none, slab, large, internal, taken };
+// `internal`: our own data. `unmapped`: a chunk without memory. `taken`: a chunk of addresses that
+// belong to somebody else.
+enum class BlockKind : std::uint32_t { none, slab, large, internal, unmapped, taken };
 
 struct Block {
   PageIndex first = {kNone};
@@ -80,8 +81,12 @@ class Buddy {
 
   // New chunks, all pages free and zero. Their metadata is zero. Call before they are counted.
   void add_chunks(ChunkIndex first, std::uint32_t count);
-  // A chunk whose addresses belong to somebody else: one block for ever.
+  // A new chunk whose addresses belong to somebody else: one block for ever.
   void add_taken_chunk(ChunkIndex chunk);
+  // Takes a chunk out of use that is all free, as one block. False: it is not.
+  [[nodiscard]] bool retire_chunk(ChunkIndex chunk);
+  // Brings chunks back that were retired and are zero now.
+  void revive_chunks(ChunkIndex first, std::uint32_t count);
 
   // One pass of a second-chance clock over a chunk: pages that were free and dirty at the last
   // pass too (or with `all`, every free dirty page) are taken, passed to purge(first, pages) →
@@ -89,12 +94,17 @@ class Buddy {
   template <class Purge>
   std::uint32_t age_chunk(ChunkIndex chunk, bool all, Purge&& purge);
 
+  // Calls visit(first, pages) for the runs of free pages that may hold something. A hint.
+  template <class Visit>
+  void for_each_dirty_run(Visit&& visit) const;
+
   struct Counts {
     std::uint64_t free_pages = 0;
     std::uint64_t free_dirty_pages = 0;
     std::uint64_t large_pages = 0;     // in blocks of large objects
     std::uint64_t large_blocks = 0;
     std::uint64_t internal_pages = 0;  // in blocks of our own
+    std::uint64_t unusable_pages = 0;  // in chunks that are unmapped or taken
     std::uint32_t longest_run = 0;     // free pages in a row inside one chunk
   };
   Counts count() const;
@@ -129,40 +139,64 @@ class Buddy {
   const std::atomic<std::uint32_t>* chunk_count_ = nullptr;  // const
 };
 
+// Calls visit(first bit, bits) for the runs of set bits in a row.
+template <class Visit>
+void for_each_run(const std::uint64_t (&row)[kRowWords], Visit&& visit) {
+  const auto is_set = [&](std::uint32_t i) { return (row[i / 64] >> i % 64 & 1) != 0; };
+  for (std::uint32_t i = 0; i < kPagesPerChunk;) {
+    if (row[i / 64] == 0) {
+      i = (i / 64 + 1) * 64;
+      continue;
+    }
+    const std::uint32_t first = i;
+    while (i < kPagesPerChunk && is_set(i)) i++;
+    if (i != first) {
+      visit(first, i - first);
+    } else {
+      i++;
+    }
+  }
+}
+
+template <class Visit>
+void Buddy::for_each_dirty_run(Visit&& visit) const {
+  const std::uint32_t chunks = chunk_count();
+  for (std::uint32_t c = 0; c < chunks; c++) {
+    const ChunkRows& row = rows(ChunkIndex{c});
+    std::uint64_t idle[kRowWords];
+    for (std::uint32_t w = 0; w < kRowWords; w++) {
+      idle[w] = row.free[w].load(std::memory_order_relaxed) &
+                row.dirty[w].load(std::memory_order_relaxed);  // a hint
+    }
+    for_each_run(idle, [&](std::uint32_t first, std::uint32_t count) {
+      visit(PageIndex{first_page(ChunkIndex{c}).v + first}, PageCount{count});
+    });
+  }
+}
+
 template <class Purge>
 std::uint32_t Buddy::age_chunk(ChunkIndex chunk, bool all, Purge&& purge) {
   ChunkRows& row = rows(chunk);
   std::uint64_t due[kRowWords];
-  std::uint64_t any = 0;
   for (std::uint32_t w = 0; w < kRowWords; w++) {
     const std::uint64_t idle = row.free[w].load(std::memory_order_relaxed) &
                                row.dirty[w].load(std::memory_order_relaxed);  // a hint
     due[w] = all ? idle : idle & row.aged[w].load(std::memory_order_relaxed);
-    row.aged[w].store(idle & ~due[w], std::memory_order_relaxed);
-    any |= due[w];
+    row.aged[w].store(idle & ~due[w], std::memory_order_relaxed);  // only a purger sets them
   }
-  if (any == 0) return 0;
 
   std::uint32_t purged = 0;
-  for (std::uint32_t page = 0; page < kPagesPerChunk;) {
-    if ((due[page / 64] >> (page % 64) & 1) == 0) {
-      page++;
-      continue;
-    }
-    std::uint32_t end = page + 1;
-    while (end < kPagesPerChunk && (due[end / 64] >> (end % 64) & 1) != 0) end++;
-    const PageIndex first{first_page(chunk).v + page};
-    const std::uint32_t pages = end - page;
-    page = end;
-    if (!claim(first, pages)) continue;  // somebody took a page of it: it is in use again
+  for_each_run(due, [&](std::uint32_t position, std::uint32_t pages) {
+    const PageIndex first{first_page(chunk).v + position};
+    if (!claim(first, pages)) return;  // somebody took a page of it: it is in use again
     if (purge(first, PageCount{pages})) {
-      for_each_word(first.v % kPagesPerChunk, pages, [&](std::uint32_t w, std::uint64_t mask) {
+      for_each_word(position, pages, [&](std::uint32_t w, std::uint64_t mask) {
         row.dirty[w].fetch_and(~mask);
       });
       purged += pages;
     }
     release(first, pages);
-  }
+  });
   return purged;
 }
 

@@ -25,7 +25,6 @@ void collect_stats(HeapStats& stats) {
     of_class.slots += slab.size_class_info().capacity;
     of_class.used += slab.descriptor().used;
     stats.active += slab.size_class_info().slab_bytes;
-    stats.slabs_resident += os::resident_bytes(slab.base(), slab.size_class_info().slab_bytes);
   });
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     ClassStats& of_class = stats.classes[c];
@@ -44,9 +43,11 @@ void collect_stats(HeapStats& stats) {
   stats.magazines += large_cached;
   stats.allocated += stats.large;
   stats.free = pages.free_pages * kPageBytes;
-  stats.dirty = pages.free_dirty_pages * kPageBytes;
+  arena.buddy().for_each_dirty_run([&](PageIndex first, PageCount count) {
+    stats.dirty += os::resident_bytes(arena.address_of(first), bytes_of(count));
+  });
   stats.longest_free_run = Bytes{pages.longest_run} * kPageBytes;
-  stats.mapped = arena.data_bytes();
+  stats.mapped = arena.data_bytes() - pages.unusable_pages * kPageBytes;
   stats.metadata = arena.metadata_bytes() + pages.internal_pages * kPageBytes;
   stats.resident = arena.resident_bytes();
 }

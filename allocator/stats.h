@@ -29,12 +29,11 @@ struct HeapStats {
   Bytes magazines = 0;        // free slots in magazines
   Bytes active = 0;           // slabs and large blocks
   Bytes free = 0;             // pages in no block
-  Bytes dirty = 0;            // of these, not given back yet
+  Bytes dirty = 0;            // of these, not given back yet; measured
   Bytes longest_free_run = 0; // inside one chunk
   Bytes mapped = 0;           // all chunks
   Bytes metadata = 0;         // beside the chunks, and lanes
   Bytes resident = 0;         // of chunks and metadata; measured
-  Bytes slabs_resident = 0;   // of the slabs; measured
   std::uint32_t lanes = 0;
 };
 

@@ -133,7 +133,7 @@ class Server:
         return ":" + words if words else ""
 
     def run(self, batches):
-        """Sends each batch, awaits its replies, of known length; returns the server's CPU seconds."""
+        """Sends each batch, awaits its replies of known length; returns the CPU seconds spent."""
         start = self._cpu_s()
         for commands, reply_bytes in batches:
             self.socket.sendall(commands)
@@ -291,8 +291,8 @@ def main():
     show_table(names, runs)
     ratios = [memory[-1]["rss"] / memory[-1]["data"] for memory, _, _ in runs]
     print(
-        f"\nFor each byte of data still in it, the idle Redis holds {ratios[1]:.2f} bytes of memory "
-        f"on {name},\nand {ratios[0]:.2f} on the C library's malloc. used_memory is what Redis "
+        f"\nFor each byte of data still in it, the idle Redis holds {ratios[1]:.2f} bytes of "
+        f"memory on {name},\nand {ratios[0]:.2f} on the C library's malloc. used_memory is what Redis "
         "itself counts: its tables too,\nand each block as large as the allocator made it.\n"
     )
     account = runs[1][2].strip()
