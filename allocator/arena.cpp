@@ -49,6 +49,9 @@ std::uint32_t chunks_in(Bytes region_bytes) {
 // Growing in larger steps as the arena grows keeps the calls few and mappings whole.
 constexpr std::uint32_t kMostChunksAhead = 16;
 
+// The first chunks never get huge pages, also where the system's setting is `always`.
+constexpr std::uint32_t kSmallPageChunks = 4;
+
 }  // namespace
 
 // Slots came back: another list may be right, and a slab that is all free goes back to the buddy.
@@ -185,7 +188,9 @@ void Arena::give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, 
 // bit stays behind without a notification.
 void Arena::notify_owner(UnitIndex unit) {
   SlabDescriptor& d = meta(chunk_of(unit)).slab[unit.v % kUnitsPerChunk];
-  if (d.pending.load() != 0 || d.pending.exchange(1) != 0) return;
+  // After a fork, what was pending before is not: inboxes were emptied.
+  const std::uint32_t now = epoch_;
+  if (d.pending.load() == now || d.pending.exchange(now) == now) return;
   LaneSlabs& owner = lane_at(PageIndex{d.owner.load()});
   std::uint32_t head = owner.inbox.load(std::memory_order_relaxed);  // checked by the exchange
   do {
@@ -197,41 +202,50 @@ void Arena::notify_owner(UnitIndex unit) {
 bool Arena::drain_inbox(LaneSlabs& lane) {
   if (lane.inbox.load(std::memory_order_relaxed) == kNone) return false;  // or it comes next time
   std::uint32_t u = lane.inbox.exchange(kNone, std::memory_order_acquire);  // pairs with: notify_owner
+  bool any = false;
   while (u != kNone) {
-    const UnitIndex unit{u};
+    UnitIndex unit{u};
     SlabDescriptor& d = meta(chunk_of(unit)).slab[u % kUnitsPerChunk];
     u = d.next_pending.load(std::memory_order_relaxed);  // ours until `pending` is cleared
     d.pending.exchange(0);                               // pairs with: notify_owner
-    const UnitEntry entry = units_[unit];
-    if (entry.tag() == lane.tag) {
-      Slab slab = slab_at(unit, entry.size_class());
-      if (slab.drain_remote() != 0) after_give(lane, entry.size_class(), slab);
-    } else if (entry.is_slab()) {
-      notify_owner(unit);  // the slab that was meant is gone; this one's owner waits for our word
+    if (units_[unit].tag() == lane.tag) {
+      any |= drain_slab(lane, unit);
+    } else {
+      pass_on(lane, unit);
     }
   }
+  return any;
+}
+
+// The slab that a notification meant is gone. If there is another lane's now, that lane relies on
+// `pending` and waits for our word.
+void Arena::pass_on(const LaneSlabs& lane, UnitIndex unit) {
+  const UnitEntry entry = units_[unit];
+  if (!entry.is_slab() || entry.tag() == lane.tag) return;
+  if (unit == slab_unit(unit_address(unit), size_class(entry.size_class()))) notify_owner(unit);
+}
+
+bool Arena::drain_slab(LaneSlabs& lane, UnitIndex unit) {
+  const ClassIndex c = units_[unit].size_class();
+  if (unit != slab_unit(unit_address(unit), size_class(c))) return false;  // a slab's inner unit
+  Slab slab = slab_at(unit, c);
+  if (slab.drain_remote() == 0) return false;
+  after_give(lane, c, slab);
   return true;
 }
 
 void Arena::report_double_free(const Slab& slab, void* const* slots, std::uint32_t count) const {
-  const SizeClass& info = slab.size_class_info();
-  const void* culprit = slots[0];
+  const auto slot_at = [&](std::uint32_t i) {
+    const auto offset = static_cast<Bytes>(static_cast<std::byte*>(slots[i]) - slab.base());
+    return slot_index(static_cast<std::uint32_t>(offset), slab.size_class_info().magic);
+  };
+  std::uint32_t culprit = slot_at(0);
   for (std::uint32_t i = 0; i < count; i++) {
-    const auto offset = static_cast<std::uint32_t>(static_cast<std::byte*>(slots[i]) - slab.base());
-    const std::uint32_t slot = slot_index(offset, info.magic);
-    if (slot >= info.capacity) {
-      fatal(Text().put("free(): invalid pointer ").hex(reinterpret_cast<std::uintptr_t>(slots[i])));
-    }
-    bool twice = slab.is_free(slot);
+    bool twice = slab.is_free(slot_at(i));
     for (std::uint32_t j = 0; j < i; j++) twice |= slots[j] == slots[i];
-    if (twice) culprit = slots[i];
+    if (twice) culprit = slot_at(i);
   }
-  fatal(Text()
-            .put("free(): double free of ")
-            .hex(reinterpret_cast<std::uintptr_t>(culprit))
-            .put(" (class ")
-            .decimal(info.slot_bytes)
-            .put(")"));
+  slab.report_double_free(culprit);
 }
 
 bool Arena::create_slab(LaneSlabs& lane, ClassIndex c) {
@@ -304,17 +318,43 @@ void Arena::init_lane(LaneSlabs& lane, std::uint64_t tag) {
   }
 }
 
+// A slab may have been caught while it was made or given up: some of its units have entries, and
+// the block decides whether it is one. Nobody else looks at this lane's entries now.
 void Arena::recover_lane(LaneSlabs& lane) {
+  std::uint32_t u = lane.inbox.load();
   init_lane(lane, lane.tag);
-  for_each_slab([&](Slab slab, std::uint64_t tag) {
-    if (tag != lane.tag) return;
-    const ClassIndex c{slab.descriptor().size_class};
-    slab.descriptor().pending.store(0);
-    slab.recount();
-    slab.drain_remote();
-    slab.descriptor().list = LaneSlabs::kNoList;
-    place(lane, c, slab);
-  });
+  while (u != kNone) {
+    const UnitIndex unit{u};
+    SlabDescriptor& d = meta(chunk_of(unit)).slab[u % kUnitsPerChunk];
+    u = d.next_pending.load();
+    d.pending.exchange(0);
+    pass_on(lane, unit);
+  }
+  const std::uint32_t units = chunks() * kUnitsPerChunk;
+  for (u = 0; u < units; u++) {
+    const UnitIndex unit{u};
+    const UnitEntry entry = units_[unit];
+    if (entry.tag() != lane.tag) continue;
+    const SizeClass& info = size_class(entry.size_class());
+    const UnitIndex first = slab_unit(unit_address(unit), info);
+    if (unit == first && buddy_.kind_at(first_page(unit)) == BlockKind::slab) {
+      units_.set(unit, info.slab_bytes / kUnitBytes, entry);
+      Slab slab = slab_at(unit, entry.size_class());
+      slab.recount();
+      slab.drain_remote();
+      slab.descriptor().list = LaneSlabs::kNoList;
+      place(lane, entry.size_class(), slab);
+      u += info.slab_bytes / kUnitBytes - 1;
+    } else {
+      units_.set(unit, 1, UnitEntry{});
+    }
+  }
+}
+
+void Arena::drain_slabs(LaneSlabs& lane) {
+  for (std::uint32_t u = 0; u < chunks() * kUnitsPerChunk; u++) {
+    if (units_[UnitIndex{u}].tag() == lane.tag) drain_slab(lane, UnitIndex{u});
+  }
 }
 
 // --- pages --------------------------------------------------------------------------------------
@@ -363,7 +403,9 @@ Place Arena::locate(const void* p) const {
   place.begin = static_cast<std::byte*>(address_of(page));
   place.bytes = bytes_of(buddy_.pages_at(page));
   if (static_cast<const std::byte*>(p) < place.begin + place.bytes) {
-    place.kind = kind == BlockKind::large ? Place::Kind::large : Place::Kind::internal;
+    place.kind = kind == BlockKind::large || kind == BlockKind::moved ? Place::Kind::large
+                 : kind == BlockKind::cached                             ? Place::Kind::free
+                                                                         : Place::Kind::internal;
   }
   return place;
 }
@@ -382,15 +424,16 @@ Bytes Arena::metadata_bytes() const {
          align_up(n * Geometry::kSummaryBytesPerChunk, kPageBytes) + n * sizeof(ChunkMeta);
 }
 
-Bytes Arena::resident_bytes() const {
+Bytes Arena::resident_metadata() const {
   const Bytes n = chunks();
   const Geometry at(header_->max_chunks);
   return os::resident_bytes(region_.base, kPageBytes) +
          os::resident_bytes(region_.base + at.table, n * Geometry::kTableBytesPerChunk) +
          os::resident_bytes(region_.base + at.summaries, n * Geometry::kSummaryBytesPerChunk) +
-         os::resident_bytes(meta_, n * sizeof(ChunkMeta)) +
-         os::resident_bytes(data_, data_bytes());
+         os::resident_bytes(meta_, n * sizeof(ChunkMeta));
 }
+
+Bytes Arena::resident_data() const { return os::resident_bytes(data_, data_bytes()); }
 
 os::Commit Arena::create(const os::Region& region) {
   const std::uint32_t max_chunks = chunks_in(region.bytes);
@@ -420,7 +463,23 @@ void Arena::attach(const os::Region& region) {
   refresh();
 }
 
+// Frees of what lies in the new chunks must find them, so this view learns of them first.
+void Arena::publish_chunks(std::uint32_t count) {
+  data_bytes_.store(Bytes{count} * kChunkBytes);
+  header_->chunks.store(count, std::memory_order_release);  // pairs with: chunks
+}
+
 void Arena::refresh() { data_bytes_.store(Bytes{chunks()} * kChunkBytes); }
+
+bool Arena::grow(std::uint32_t seen, PageCount pages, Bytes alignment) {
+  growth_lock_.lock();
+  // Alignments above a chunk may waste up to themselves in front of the block.
+  const Bytes slack = alignment > kChunkBytes ? alignment - kChunkBytes : 0;
+  const Bytes chunks_needed = divide_up(bytes_of(pages) + slack, kChunkBytes);
+  const bool grown = chunks() != seen || grow_locked(static_cast<std::uint32_t>(chunks_needed));
+  growth_lock_.unlock();
+  return grown;
+}
 
 // Adds `needed` chunks in a row, more if that is easy.
 bool Arena::grow_locked(std::uint32_t needed) {
@@ -457,11 +516,14 @@ os::Commit Arena::add_chunks(std::uint32_t first, std::uint32_t count, bool repl
   os::Commit result = commit_metadata(first, count, replace);
   if (result == os::Commit::done) {
     result = region_.commit(chunk_offset(first), Bytes{count} * kChunkBytes, replace);
+    if (result == os::Commit::done && first < kSmallPageChunks &&
+        region_.backing != os::Region::Backing::ready) {
+      os::forbid_huge_pages(region_.base + chunk_offset(first), Bytes{count} * kChunkBytes);
+    }
   }
   if (result == os::Commit::done) {
     buddy_.add_chunks(ChunkIndex{first}, count);
-    header_->chunks.store(first + count, std::memory_order_release);  // pairs with: chunks
-    refresh();
+    publish_chunks(first + count);
   }
   growing_to_ = 0;
   return result;
@@ -471,8 +533,7 @@ os::Commit Arena::add_chunks(std::uint32_t first, std::uint32_t count, bool repl
 bool Arena::add_taken_chunk(std::uint32_t chunk) {
   if (commit_metadata(chunk, 1, false) != os::Commit::done) return false;
   buddy_.add_taken_chunk(ChunkIndex{chunk});
-  header_->chunks.store(chunk + 1, std::memory_order_release);  // pairs with: chunks
-  refresh();
+  publish_chunks(chunk + 1);
   return true;
 }
 
@@ -540,15 +601,23 @@ os::Commit Arena::commit_metadata(std::uint32_t first, std::uint32_t count, bool
 }
 
 Bytes Arena::purge(bool all) {
+  constexpr Bytes kMostBytes = 16 * kMiB;
+  constexpr std::uint32_t kMostChunks = 512;
   Bytes bytes = 0;
-  for (std::uint32_t c = 0; c < chunks(); c++) {
-    const std::uint32_t pages =
-        buddy_.age_chunk(ChunkIndex{c}, all, [&](PageIndex first, PageCount count) {
-          return os::purge(address_of(first), bytes_of(count));
-        });
-    bytes += bytes_of(PageCount{pages});
+  std::uint32_t c = all ? 0 : purge_cursor_.load(std::memory_order_relaxed);  // one caller at a time
+  for (std::uint32_t seen = 0; c < chunks(); seen++) {
+    if (!all && (seen == kMostChunks || bytes >= kMostBytes)) break;
+    bytes += purge_chunk(ChunkIndex{c++}, all);
   }
+  purge_cursor_.store(c < chunks() ? c : 0, std::memory_order_relaxed);
   return bytes;
+}
+
+Bytes Arena::purge_chunk(ChunkIndex chunk, bool all) {
+  const std::uint32_t pages = buddy_.age_chunk(chunk, all, [&](PageIndex first, PageCount count) {
+    return os::purge(address_of(first), bytes_of(count));
+  });
+  return bytes_of(PageCount{pages});
 }
 
 const char* Arena::check_invariants() const {

@@ -73,7 +73,10 @@ class Arena {
 
   bool exists() const { return header_ != nullptr; }
   // After a create() that failed.
-  void forget() { header_ = nullptr; }
+  void forget() {
+    header_ = nullptr;
+    metadata_chunks_ = 0;
+  }
 
   // --- slots ------------------------------------------------------------------------------
 
@@ -90,8 +93,10 @@ class Arena {
 
   // A new lane's slabs, none yet, at an address inside the arena; see LaneSlabs for `tag`.
   void init_lane(LaneSlabs& lane, std::uint64_t tag);
+  // Takes over what others freed into this lane's slabs without a notification that reached us.
+  void drain_slabs(LaneSlabs& lane);
   // Makes a lane consistent whose owner was interrupted at any instruction and is gone. What it
-  // was about to take or give is lost; nothing is handed out twice.
+  // was about to take or give is lost; nothing is handed out twice. Other lanes may go on.
   void recover_lane(LaneSlabs& lane);
 
   // --- pages ------------------------------------------------------------------------------
@@ -101,6 +106,10 @@ class Arena {
   void* take_pages(PageCount pages, Bytes alignment, BlockKind kind, bool& zero);
   // False: no such block starts there.
   [[nodiscard]] bool give_pages(void* first, BlockKind kind);
+  // See Buddy::change_kind; `first` may be any address in the arena.
+  [[nodiscard]] bool change_kind(void* first, BlockKind from, BlockKind to) {
+    return data_offset(first) % kPageBytes == 0 && buddy_.change_kind(page_of(first), from, to);
+  }
   // Lengthens or shortens a large block where it is. False: no room behind it.
   [[nodiscard]] bool resize_pages(void* first, PageCount pages, bool& zero);
 
@@ -108,14 +117,13 @@ class Arena {
 
   std::uint32_t chunks() const;
   // Adds room for a block of that size and alignment, unless somebody else added chunks since
-  // `seen`. False: no memory or no address space is left. `stuck` is asked while waiting for
-  // another thread that grows the arena, see Lock::lock.
-  template <class Stuck>
-  [[nodiscard]] bool grow(std::uint32_t seen, PageCount pages, Bytes alignment, Stuck&& stuck);
+  // `seen`. False: no memory or no address space is left.
+  [[nodiscard]] bool grow(std::uint32_t seen, PageCount pages, Bytes alignment);
 
-  // Purges free pages: those that were free for a whole pass already, or with `all` all of
-  // them. Returns the bytes given back.
+  // Purges all free pages, or a part of those that were free for a whole pass over the arena: each
+  // call goes on where the last one ended. Returns the bytes given back. One caller at a time.
   Bytes purge(bool all);
+  bool purge_pass_ended() const { return purge_cursor_.load(std::memory_order_relaxed) == 0; }
 
   // Whether p points into the data of this arena, as far as this view knows.
   bool contains(const void* p) const { return data_offset(p) < data_bytes(); }
@@ -131,11 +139,15 @@ class Arena {
   Bytes data_bytes() const { return data_bytes_.load(std::memory_order_relaxed); }  // only grows
   // Bytes of metadata that are committed.
   Bytes metadata_bytes() const;
-  // Bytes of data and metadata that are in memory. A system call per 2 MiB.
-  Bytes resident_bytes() const;
+  // Bytes of metadata, and of data, that are in memory. A system call per 2 MiB.
+  Bytes resident_metadata() const;
+  Bytes resident_data() const;
 
-  // In the child of a fork: nobody else is growing the arena.
-  void after_fork_in_child() { growth_lock_.reset(); }
+  // In the child of a fork, which is alone. Empty the inboxes of all lanes, too.
+  void after_fork_in_child() {
+    growth_lock_.reset();
+    epoch_++;
+  }
 
   // Null, or what is broken. Only while no other thread is in the arena.
   const char* check_invariants() const;
@@ -160,6 +172,7 @@ class Arena {
     return {static_cast<std::uint32_t>(
         align_down(data_offset(slot), c.slab_bytes) / kUnitBytes)};
   }
+  const void* unit_address(UnitIndex unit) const { return data_ + Bytes{unit.v} * kUnitBytes; }
   UnitIndex unit_of_slab(const Slab& slab) const {
     return {static_cast<std::uint32_t>(data_offset(slab.base()) / kUnitBytes)};
   }
@@ -176,8 +189,12 @@ class Arena {
   void unlink(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void after_give(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void notify_owner(UnitIndex unit);
+  void pass_on(const LaneSlabs& lane, UnitIndex unit);
   [[noreturn]] void report_double_free(const Slab& slab, void* const* slots,
                                        std::uint32_t count) const;
+  bool drain_slab(LaneSlabs& lane, UnitIndex unit);
+  Bytes purge_chunk(ChunkIndex chunk, bool all);
+  void publish_chunks(std::uint32_t count);
   bool grow_locked(std::uint32_t needed);
   os::Commit add_chunks(std::uint32_t first, std::uint32_t count, bool replace);
   bool add_taken_chunk(std::uint32_t chunk);
@@ -194,6 +211,9 @@ class Arena {
   ChunkMeta* meta_ = nullptr;
   Buddy buddy_;
   os::Region region_;
+
+  std::uint32_t epoch_ = 1;                      // changes only in a process of one thread
+  std::atomic<std::uint32_t> purge_cursor_ = 0;  // atomic: purger → purger; the chunk to go on with
 
   Lock growth_lock_;
   std::uint32_t metadata_chunks_ = 0;  // lock: growth_lock_; metadata is committed for these
@@ -245,17 +265,6 @@ void Arena::for_each_slab(Visit&& visit) const {
     visit(slab_at(UnitIndex{u}, c), entry.tag());
     u += size_class(c).slab_bytes / kUnitBytes - 1;
   }
-}
-
-template <class Stuck>
-bool Arena::grow(std::uint32_t seen, PageCount pages, Bytes alignment, Stuck&& stuck) {
-  growth_lock_.lock(stuck);
-  // Alignments above a chunk may waste up to themselves in front of the block.
-  const Bytes slack = alignment > kChunkBytes ? alignment - kChunkBytes : 0;
-  const Bytes chunks_needed = divide_up(bytes_of(pages) + slack, kChunkBytes);
-  const bool grown = chunks() != seen || grow_locked(static_cast<std::uint32_t>(chunks_needed));
-  growth_lock_.unlock();
-  return grown;
 }
 
 }  // namespace ashlar

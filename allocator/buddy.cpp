@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "buddy.h"
 
+#include <utility>
+
 namespace ashlar {
 
 // What one word knows of a chunk. `free` is exact in a quiet arena; the bounds are never below
@@ -16,7 +18,8 @@ struct Buddy::Summary {
   std::uint32_t word() const { return std::bit_cast<std::uint32_t>(*this); }
 
   bool may_fit(std::uint32_t pages, std::uint32_t alignment) const {
-    return free >= pages && longest >= pages && (has_unit != 0 || alignment < kPagesPerUnit);
+    const bool needs_unit = alignment >= kPagesPerUnit && pages >= kPagesPerUnit;
+    return free >= pages && longest >= pages && (has_unit != 0 || !needs_unit);
   }
 };
 
@@ -151,34 +154,47 @@ bool Buddy::resize(PageIndex first, PageCount pages, bool& zero) {
   return true;
 }
 
-// Candidates in the order (free pages, index), each tried once: the fullest chunk first, and
-// among equals the lowest address.
+// Candidates in the order (free pages, index): the fullest chunk first, and among equals the lowest
+// address. A scan of the summaries yields the next few; each is tried once.
 PageIndex Buddy::take_in_chunk(std::uint32_t pages, std::uint32_t alignment) {
+  constexpr std::uint32_t kCandidates = 8;
+  constexpr std::uint64_t kNoRank = ~std::uint64_t{0};
   const std::uint32_t chunks = chunk_count();
-  std::uint64_t tried = 0;  // the last candidate's rank, plus one
+  std::uint64_t tried = 0;  // ranks below this
   for (;;) {
-    std::uint64_t best = ~std::uint64_t{0};
+    std::uint64_t best[kCandidates];  // ascending
+    for (std::uint64_t& rank : best) rank = kNoRank;
     for (std::uint32_t c = 0; c < chunks; c++) {
       // A hint: claim() decides.
       const auto summary = Summary::of(summaries_[c].load(std::memory_order_relaxed));
-      const std::uint64_t rank = std::uint64_t{summary.free} << 32 | c;
-      if (rank < best && rank >= tried && summary.may_fit(pages, alignment)) best = rank;
-    }
-    if (best == ~std::uint64_t{0}) return {kNone};
-    tried = best + 1;
-
-    const ChunkIndex chunk{static_cast<std::uint32_t>(best)};
-    for (;;) {
-      // pairs with: recount. Older than the row that is read next, so that learn() is careful.
-      const std::uint32_t seen = summaries_[chunk.v].load(std::memory_order_acquire);
-      const std::uint32_t at = RowCopy(rows(chunk).free).find(pages, alignment);
-      if (at == kNone) {
-        learn(chunk, seen, pages, alignment);
-        break;
+      if (!summary.may_fit(pages, alignment)) continue;
+      std::uint64_t rank = std::uint64_t{summary.free} << 32 | c;
+      if (rank < tried || rank >= best[kCandidates - 1]) continue;
+      for (std::uint64_t& other : best) {
+        if (rank < other) std::swap(rank, other);
       }
-      const PageIndex first{first_page(chunk).v + at};
-      if (claim(first, pages)) return first;
     }
+    for (const std::uint64_t rank : best) {
+      if (rank == kNoRank) return {kNone};
+      const PageIndex first =
+          take_in(ChunkIndex{static_cast<std::uint32_t>(rank)}, pages, alignment);
+      if (first.v != kNone) return first;
+    }
+    tried = best[kCandidates - 1] + 1;
+  }
+}
+
+PageIndex Buddy::take_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment) {
+  for (;;) {
+    // pairs with: recount. Older than the row that is read next, so that learn() is careful.
+    const std::uint32_t seen = summaries_[chunk.v].load(std::memory_order_acquire);
+    const std::uint32_t at = RowCopy(rows(chunk).free).find(pages, alignment);
+    if (at == kNone) {
+      learn(chunk, seen, pages, alignment);
+      return {kNone};
+    }
+    const PageIndex first{first_page(chunk).v + at};
+    if (claim(first, pages)) return first;
   }
 }
 
@@ -325,6 +341,12 @@ void Buddy::revive_chunks(ChunkIndex first, std::uint32_t count) {
   }
 }
 
+bool Buddy::change_kind(PageIndex first, BlockKind from, BlockKind to) {
+  std::uint32_t word = block_word(first).load(std::memory_order_acquire);  // pairs with: take
+  return kind_of(word) == from &&
+         block_word(first).compare_exchange_strong(word, block_word_for(to, pages_of(word)));
+}
+
 BlockKind Buddy::kind_at(PageIndex first) const {
   return kind_of(block_word(first).load(std::memory_order_acquire));  // pairs with: take
 }
@@ -351,9 +373,11 @@ Buddy::Counts Buddy::count() const {
     counts.free_dirty_pages += free.count();
     for (const auto& block : row.block) {
       const std::uint32_t word = block.load(std::memory_order_relaxed);  // a count, not an order
-      if (kind_of(word) == BlockKind::large) {
+      if (kind_of(word) == BlockKind::large || kind_of(word) == BlockKind::moved) {
         counts.large_pages += pages_of(word);
         counts.large_blocks++;
+      } else if (kind_of(word) == BlockKind::cached) {
+        counts.cached_pages += pages_of(word);
       } else if (kind_of(word) == BlockKind::internal) {
         counts.internal_pages += pages_of(word);
       } else if (kind_of(word) >= BlockKind::unmapped) {

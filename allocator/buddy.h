@@ -32,9 +32,10 @@
 
 namespace ashlar {
 
-// `internal`: our own data. `unmapped`: a chunk without memory. `taken`: a chunk of addresses that
-// belong to somebody else.
-enum class BlockKind : std::uint32_t { none, slab, large, internal, unmapped, taken };
+// `moved`: a large object in pages that came from elsewhere (mremap). `cached`: a large block that
+// was freed and is kept at hand. `internal`: our own data. `unmapped`: a chunk without memory.
+// `taken`: a chunk of addresses that belong to somebody else.
+enum class BlockKind : std::uint32_t { none, slab, large, moved, cached, internal, unmapped, taken };
 
 struct Block {
   PageIndex first = {kNone};
@@ -75,9 +76,17 @@ class Buddy {
   // `zero` tells whether the pages that were gained read as zero.
   [[nodiscard]] bool resize(PageIndex first, PageCount pages, bool& zero);
 
+  // False: the block was not of the kind `from`. Of two racing callers one succeeds.
+  [[nodiscard]] bool change_kind(PageIndex first, BlockKind from, BlockKind to);
+
   BlockKind kind_at(PageIndex first) const;
   PageCount pages_at(PageIndex first) const;
   bool is_free(PageIndex page) const;
+  // Whether a large object that is in use starts there.
+  bool is_large(PageIndex first) const {
+    const BlockKind kind = kind_at(first);
+    return kind == BlockKind::large || kind == BlockKind::moved;
+  }
 
   // New chunks, all pages free and zero. Their metadata is zero. Call before they are counted.
   void add_chunks(ChunkIndex first, std::uint32_t count);
@@ -103,6 +112,7 @@ class Buddy {
     std::uint64_t free_dirty_pages = 0;
     std::uint64_t large_pages = 0;     // in blocks of large objects
     std::uint64_t large_blocks = 0;
+    std::uint64_t cached_pages = 0;    // in large blocks that are kept at hand
     std::uint64_t internal_pages = 0;  // in blocks of our own
     std::uint64_t unusable_pages = 0;  // in chunks that are unmapped or taken
     std::uint32_t longest_run = 0;     // free pages in a row inside one chunk
@@ -125,6 +135,7 @@ class Buddy {
   std::uint32_t chunk_count() const { return chunk_count_->load(std::memory_order_acquire); }
 
   PageIndex take_in_chunk(std::uint32_t pages, std::uint32_t alignment);
+  PageIndex take_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment);
   PageIndex take_over_chunks(std::uint32_t pages, std::uint64_t alignment, std::uint64_t origin);
   bool claim(PageIndex first, std::uint32_t pages);
   void release(PageIndex first, std::uint32_t pages);

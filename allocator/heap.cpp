@@ -21,6 +21,8 @@ constexpr std::uint32_t kCallsToEarn = 16;
 
 // Pages are moved rather than copied from here on; below, a system call costs more than it saves.
 constexpr Bytes kMoveBytes = 256 * kKiB;
+// A block whose pages were moved costs two mappings, of which a process has 65,530.
+constexpr std::uint32_t kMostMovedBlocks = 1000;
 
 enum class ThreadState : std::uint8_t { young, ended };
 
@@ -40,7 +42,7 @@ void on_fork_in_child() { heap.after_fork_in_child(); }
 
 bool Heap::ensure_arena() {
   if (ready_.load(std::memory_order_acquire)) return true;  // pairs with: the store below
-  create_lock_.lock([this] { return repair_if_forked(); });
+  create_lock_.lock();
   for (unsigned attempt = 0; !arena.exists() && attempt < kPlacesToTry; attempt++) {
     const os::Region region = os::reserve_region(kHeapBytes, attempt);
     if (region.base == nullptr) break;
@@ -48,8 +50,9 @@ bool Heap::ensure_arena() {
     arena.forget();
   }
   if (arena.exists() && !ready_.load(std::memory_order_relaxed)) {  // under the lock
-    fork_marker_ = os::map_fork_marker();
-    if (fork_marker_ != nullptr) fork_marker_->store(1);
+    std::atomic<std::uint32_t>* const marker = os::map_fork_marker();
+    if (marker != nullptr) marker->store(1);
+    Lock::watch(marker);
     ready_.store(true, std::memory_order_release);  // pairs with: the load above
   }
   create_lock_.unlock();
@@ -59,7 +62,7 @@ bool Heap::ensure_arena() {
 bool Heap::make_room(std::uint32_t seen, PageCount pages, Bytes alignment) {
   if (!ensure_arena()) return false;
   if (drain_pool()) return true;
-  return arena.grow(seen, pages, alignment, [this] { return repair_if_forked(); });
+  return arena.grow(seen, pages, alignment);
 }
 
 // --- lanes --------------------------------------------------------------------------------------
@@ -79,7 +82,7 @@ Lane* Heap::lane_for_this_thread() {
 }
 
 Lane* Heap::lease() {
-  pool_lock_.lock([this] { return repair_if_forked(); });
+  pool_lock_.lock();
   Lane* lane = pool_;
   if (lane != nullptr) {
     pool_ = lane->next_pooled;
@@ -124,21 +127,25 @@ void Heap::release_lane_of_this_thread() {
   if (lane == &no_lane) return;
   flush_lane(*lane);
   set_this_lane(no_lane);
-  pool_lock_.lock([this] { return repair_if_forked(); });
+  pool_lock_.lock();
   lane->leased = false;
   lane->next_pooled = pool_;
   pool_ = lane;
   pool_lock_.unlock();
 }
 
-// Takes over what was freed into the slabs of pooled lanes, which nobody else looks at.
+// Takes over what was freed into the slabs of pooled lanes and of the shared one, which nobody
+// else looks at.
 bool Heap::drain_pool() {
   bool any = false;
-  pool_lock_.lock([this] { return repair_if_forked(); });
+  pool_lock_.lock();
   for (Lane* lane = pool_; lane != nullptr; lane = lane->next_pooled) {
     if (!lane->orphaned) any |= arena.drain_inbox(lane->slabs);
   }
   pool_lock_.unlock();
+  shared_lock_.lock();
+  if (shared_ != nullptr && !shared_orphaned_) any |= arena.drain_inbox(*shared_);
+  shared_lock_.unlock();
   return any;
 }
 
@@ -150,18 +157,18 @@ void* Heap::take_shared(ClassIndex c) {
     errno = ENOMEM;
     return nullptr;
   }
-  shared_lock_.lock([this] { return repair_if_forked(); });
   for (;;) {
     const std::uint32_t seen = arena.chunks();
-    if (LaneSlabs* const lane = shared_lane()) {
-      if (arena.take_slots(*lane, c, &slot, 1) != 0) break;
-    }
+    shared_lock_.lock();
+    LaneSlabs* const lane = shared_lane();
+    const bool taken = lane != nullptr && arena.take_slots(*lane, c, &slot, 1) != 0;
+    shared_lock_.unlock();
+    if (taken) return slot;
     const PageCount slab = pages_for(size_class(c).slab_bytes);
     if (!make_room(seen, slab, bytes_of(slab))) break;
   }
-  shared_lock_.unlock();
-  if (slot == nullptr) errno = ENOMEM;
-  return slot;
+  errno = ENOMEM;
+  return nullptr;
 }
 
 LaneSlabs* Heap::shared_lane() {
@@ -202,6 +209,13 @@ void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
 
 bool Heap::give_large(void* p) {
   if (keep_recent_large(p)) return true;
+  if (arena.change_kind(p, BlockKind::moved, BlockKind::internal)) {
+    // Pages that were moved here stand for other positions of a mapping, and would never merge
+    // with their neighbours into one again.
+    os::renew_mapping(p, bytes_of(arena.buddy().pages_at(arena.page_of(p))));
+    moved_blocks_--;
+    return arena.give_pages(p, BlockKind::internal);
+  }
   if (!arena.give_pages(p, BlockKind::large)) return false;
   maintain(this_lane() == &no_lane ? nullptr : this_lane());
   return true;
@@ -209,19 +223,28 @@ bool Heap::give_large(void* p) {
 
 void* Heap::resize_large(void* p, Bytes old_bytes, Bytes new_bytes) {
   if (new_bytes > kMostBlockBytes) return nullptr;
+  const bool was_moved = arena.buddy().kind_at(arena.page_of(p)) == BlockKind::moved;
+  const Bytes kept = bytes_of(pages_for(new_bytes));
+  if (was_moved && kept < old_bytes) {
+    os::renew_mapping(static_cast<std::byte*>(p) + kept, old_bytes - kept);
+  }
   bool zero = false;
   if (arena.resize_pages(p, pages_for(new_bytes), zero)) return p;
-  if (old_bytes < kMoveBytes) return nullptr;
+  if (old_bytes < kMoveBytes || moved_blocks_.load(std::memory_order_relaxed) >= kMostMovedBlocks) {
+    return nullptr;
+  }
   const int saved_errno = errno;
   void* const to = take_large(new_bytes, kPageBytes, zero);
   if (to == nullptr) return nullptr;
   errno = saved_errno;
-  if (!os::move_pages(p, to, old_bytes)) {
-    if (!give_large(to)) fatal("realloc(): lost a block of our own");
-    return nullptr;
-  }
+  if (!os::move_pages(p, to, old_bytes)) return nullptr;  // `to` is lost, what p held is not
+  moved_blocks_++;
+  // Nobody else knows of either block.
+  if (!arena.change_kind(to, BlockKind::large, BlockKind::moved)) fatal("realloc(): lost a block");
   os::renew_mapping(p, old_bytes);
-  if (!give_large(p)) fatal("realloc(): lost a block of our own");
+  if (was_moved) moved_blocks_--;
+  const BlockKind kind = was_moved ? BlockKind::moved : BlockKind::large;
+  if (!arena.give_pages(p, kind)) reject(p, "realloc");
   return to;
 }
 
@@ -231,13 +254,17 @@ void Heap::maintain(Lane* lane) {
   const std::int64_t purge_ms = options.purge_ms;
   if (purge_ms < 0) return;
   const std::uint64_t now = os::now_ms();
-  std::uint64_t due = due_ms_.load(std::memory_order_relaxed);  // checked by the exchange
-  if (now < due) return;
   // Two passes a period: a page goes when it was free for one whole pass.
   const std::uint64_t next = now + static_cast<std::uint64_t>(purge_ms) / 2;
-  if (!due_ms_.compare_exchange_strong(due, next)) return;  // somebody else does it
-  if (lane != nullptr) trim_lane(*lane);
+  if (lane != nullptr && now >= lane->trim_due_ms) {
+    lane->trim_due_ms = next;
+    trim_lane(*lane);
+  }
+  if (now < due_ms_.load(std::memory_order_relaxed)) return;  // a hint
+  if (purging_.exchange(true)) return;                        // somebody else does it
   arena.purge(purge_ms == 0);
+  due_ms_.store(arena.purge_pass_ended() ? next : now + 1, std::memory_order_relaxed);  // a hint
+  purging_.store(false);
 }
 
 bool Heap::trim() {
@@ -258,15 +285,22 @@ void Heap::start() {
 }
 
 void Heap::after_fork_in_child() {
-  if (fork_marker_ != nullptr) fork_marker_->store(1);
   create_lock_.reset();
   pool_lock_.reset();
   shared_lock_.reset();
   arena.after_fork_in_child();
-  shared_orphaned_ = true;
+  purging_.store(false);
+  if (shared_ != nullptr) {
+    shared_->inbox.store(kNone);
+    shared_orphaned_ = true;
+  }
   pool_ = nullptr;
   for (Lane* lane = lanes_.load(); lane != nullptr; lane = lane->next_lane) {
-    if (lane == this_lane()) continue;
+    lane->slabs.inbox.store(kNone);
+    if (lane == this_lane()) {
+      lane->lost_notifications = true;
+      continue;
+    }
     // Its thread may have been anywhere, in the middle of an exit too.
     lane->orphaned = true;
     lane->leased = false;
@@ -279,13 +313,6 @@ void Heap::recover(Lane& lane) {
   arena.recover_lane(lane.slabs);
   recover_magazines(lane);
   lane.orphaned = false;
-}
-
-// True: this process was made behind our back, and the locks it inherited are free now.
-bool Heap::repair_if_forked() {
-  if (fork_marker_ == nullptr || fork_marker_->load() != 0) return false;
-  after_fork_in_child();
-  return true;
 }
 
 }  // namespace ashlar

@@ -10,8 +10,9 @@
 //          10,000 threads that do little cost little, and there is nothing that a thread must set
 //          up before it may allocate or tear down before it ends.
 // Fork:    nothing is locked or prepared. The child keeps its own lane; lanes of threads that it
-//          does not have are marked, and repaired by whoever leases them next. That happens in the
-//          fork handler, or, where none ran (raw clone), when a waiter finds the marker page wiped.
+//          does not have are marked in the fork handler, and repaired by whoever leases them next.
+//          Where no handler ran (raw clone) those lanes stay leased, and are lost to the child; it
+//          takes over locks that nobody is left to release (lock).
 // Threads: any.
 // Not here: the hit paths (thread_cache), what a lane is made of (arena, thread_cache).
 #pragma once
@@ -71,7 +72,6 @@ class Heap {
   bool drain_pool();
   void watch_this_thread(Lane* lane);
   void recover(Lane& lane);
-  bool repair_if_forked();
 
   Lock create_lock_;
   Lock pool_lock_;
@@ -81,8 +81,9 @@ class Heap {
   Lane* pool_ = nullptr;                   // lock: pool_lock_
   LaneSlabs* shared_ = nullptr;            // lock: shared_lock_
   bool shared_orphaned_ = false;           // lock: shared_lock_
-  std::atomic<std::uint64_t> due_ms_ = 0;  // atomic: any → any; when maintain() has work again
-  std::atomic<std::uint32_t>* fork_marker_ = nullptr;  // const since the arena is there
+  std::atomic<std::uint64_t> due_ms_ = 0;  // atomic: any → any; when pages may be due
+  std::atomic<bool> purging_ = false;      // atomic: any → any; somebody purges
+  std::atomic<std::uint32_t> moved_blocks_ = 0;  // atomic: any → any; blocks of kind `moved`
 };
 
 extern constinit Heap heap;

@@ -3,9 +3,10 @@
 //
 // What:    spins for a moment, then sleeps in the kernel. Constant-initialised, never allocates.
 // Fork:    no lock is held across fork on purpose, and no fork handler takes one. A child of a
-//          multi-threaded process may inherit a lock held by a thread that it does not have;
-//          Heap::after_fork_in_child() calls reset() on each, and a waiter that finds itself in
-//          an unannounced child (raw clone) does the same: see Heap::repair_if_forked().
+//          multi-threaded process may inherit a lock held by a thread that it does not have. After
+//          fork() the handler resets all locks. After a raw clone none runs; but the word of a held
+//          lock names the generation of its process, and a waiter in a process of another
+//          generation takes the lock over.
 // Threads: any. Not for signal handlers that may interrupt the holder.
 #pragma once
 
@@ -21,39 +22,62 @@ class Lock {
   constexpr Lock() = default;
   Lock(const Lock&) = delete;
 
-  bool try_lock() {
-    std::uint32_t expected = kFree;
-    // pairs with: unlock
-    return word_.compare_exchange_strong(expected, kHeld, std::memory_order_acquire);
-  }
-
-  // Calls `stuck` before each sleep; when it returns true the lock is tried afresh at once.
-  template <class Stuck>
-  void lock(Stuck&& stuck) {
+  void lock() {
+    notice_clone();
     for (int spin = 0; spin < kSpins; spin++) {
-      if (try_lock()) return;
+      std::uint32_t expected = kFree;
+      // pairs with: unlock
+      if (word_.compare_exchange_weak(expected, held(), std::memory_order_acquire)) return;
       os::pause();
     }
-    // pairs with: unlock
-    while (word_.exchange(kContended, std::memory_order_acquire) != kFree) {
-      if (!stuck()) os::futex_wait(word_, kContended);
-    }
-  }
-  void lock() {
-    lock([] { return false; });
+    lock_slow();
   }
 
   void unlock() {
-    // pairs with: lock, try_lock
-    if (word_.exchange(kFree, std::memory_order_release) == kContended) os::futex_wake_one(word_);
+    // pairs with: lock, lock_slow
+    const std::uint32_t old = word_.exchange(kFree, std::memory_order_release);
+    if ((old & kContended) != 0) os::futex_wake_one(word_);
   }
 
   // Only in a child where the holder does not exist.
   void reset() { word_.store(kFree); }
 
+  // Lets waiters notice that this process is a copy: a page from os::map_fork_marker(), not 0.
+  static void watch(std::atomic<std::uint32_t>* fork_marker) { fork_marker_ = fork_marker; }
+
  private:
-  enum : std::uint32_t { kFree, kHeld, kContended };
+  // A held lock's word: 1, perhaps with kContended, and the generation above.
+  enum : std::uint32_t { kFree = 0, kHeld = 1, kContended = 2, kGenerationShift = 2 };
   static constexpr int kSpins = 100;
+
+  static std::uint32_t held() {
+    // relaxed: it changes only while the process has one thread
+    return kHeld | generation_.load(std::memory_order_relaxed) << kGenerationShift;
+  }
+
+  void lock_slow() {
+    for (;;) {
+      std::uint32_t word = word_.load(std::memory_order_relaxed);  // checked by the exchange
+      const std::uint32_t ours = held() | kContended;
+      const bool orphaned = word != kFree && word >> kGenerationShift != ours >> kGenerationShift;
+      if (word == kFree || orphaned) {
+        // pairs with: unlock
+        if (word_.compare_exchange_strong(word, ours, std::memory_order_acquire)) return;
+      } else if (word == ours || word_.compare_exchange_strong(word, ours)) {
+        os::futex_wait(word_, ours);
+      }
+    }
+  }
+
+  // Before a process takes its first lock, so that its own are never taken for inherited ones.
+  static void notice_clone() {
+    if (fork_marker_ == nullptr || fork_marker_->load() != 0) return;
+    std::uint32_t wiped = 0;
+    if (fork_marker_->compare_exchange_strong(wiped, 1)) generation_++;
+  }
+
+  static inline constinit std::atomic<std::uint32_t> generation_ = 0;  // atomic: any → any
+  static inline constinit std::atomic<std::uint32_t>* fork_marker_ = nullptr;  // set once
 
   std::atomic<std::uint32_t> word_ = kFree;  // atomic: any thread → any thread
 };

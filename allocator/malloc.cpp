@@ -74,7 +74,7 @@ Bytes usable_bytes(const void* p, const char* caller) {
       const auto offset = static_cast<std::uint32_t>(address) & (info.slab_bytes - 1);
       if (is_slot_start(offset, info.magic)) return info.slot_bytes;
     } else if (reinterpret_cast<std::uintptr_t>(p) % kPageBytes == 0 &&
-               arena.buddy().kind_at(arena.page_of(p)) == BlockKind::large) {
+               arena.buddy().is_large(arena.page_of(p))) {
       return bytes_of(arena.buddy().pages_at(arena.page_of(p)));
     }
   }

@@ -2,6 +2,7 @@
 #include "os.h"
 
 #include <cerrno>
+#include <cstring>
 #include <ctime>
 #include <linux/futex.h>
 #include <sys/auxv.h>
@@ -80,7 +81,7 @@ Commit Region::commit(Bytes offset, Bytes length, bool replace) const {
   const int fixed = ours ? MAP_FIXED : MAP_FIXED_NOREPLACE;
   std::byte* const wanted = base + offset;
   std::byte* const got = map(wanted, length, PROT_READ | PROT_WRITE, fixed);
-  if (got == nullptr) return errno == ENOMEM ? Commit::no_memory : Commit::taken;
+  if (got == nullptr) return errno == EEXIST ? Commit::taken : Commit::no_memory;
   if (got != wanted) {  // a layer below that takes the flag for a hint
     ::syscall(SYS_munmap, got, length);
     return Commit::taken;
@@ -121,10 +122,36 @@ bool purge(void* address, Bytes length) {
   return ::syscall(SYS_madvise, address, length, MADV_DONTNEED) == 0;
 }
 
+// The kernel may refuse after it has unmapped the target, and a kernel that moves several
+// mappings at once (6.17) after it has moved some of them. So the target is unmapped first: what is
+// mapped there afterwards was moved, and the rest is copied.
 bool move_pages(void* from, void* to, Bytes length) {
   KeepErrno keep;
-  return ::syscall(SYS_mremap, from, length, length,
-                   MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != -1;
+  auto* const source = static_cast<std::byte*>(from);
+  auto* const target = static_cast<std::byte*>(to);
+  if (::syscall(SYS_munmap, target, length) != 0) return false;
+  if (::syscall(SYS_mremap, from, length, length,
+                MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != -1) {
+    return true;
+  }
+  const auto is_mapped = [](std::byte* page) {
+    unsigned char present = 0;
+    return ::syscall(SYS_mincore, page, kPageBytes, &present) == 0;
+  };
+  Bytes done = 0;
+  for (; done < length; done += kPageBytes) {
+    if (is_mapped(target + done)) continue;
+    if (map(target + done, kPageBytes, PROT_READ | PROT_WRITE, MAP_FIXED_NOREPLACE) !=
+        target + done) {
+      break;
+    }
+    std::memcpy(target + done, source + done, kPageBytes);
+  }
+  if (done == length) return true;
+  for (done = 0; done < length; done += kPageBytes) {
+    if (is_mapped(target + done)) std::memcpy(source + done, target + done, kPageBytes);
+  }
+  return false;
 }
 
 void renew_mapping(void* address, Bytes length) {
@@ -132,6 +159,11 @@ void renew_mapping(void* address, Bytes length) {
   if (map(address, length, PROT_READ | PROT_WRITE, MAP_FIXED) != nullptr) {
     name_mapping(address, length);
   }
+}
+
+void forbid_huge_pages(void* address, Bytes length) {
+  KeepErrno keep;
+  ::syscall(SYS_madvise, address, length, MADV_NOHUGEPAGE);
 }
 
 Bytes resident_bytes(const void* address, Bytes length) {
@@ -142,7 +174,7 @@ Bytes resident_bytes(const void* address, Bytes length) {
   while (length != 0) {
     const Bytes step = length < kChunkBytes ? length : kChunkBytes;
     if (::syscall(SYS_mincore, at, step, present) == 0) {
-      for (Bytes i = 0; i < step / kPageBytes; i++) pages += present[i] & 1;
+      for (Bytes i = 0; i < divide_up(step, kPageBytes); i++) pages += present[i] & 1;
     }
     at += step;
     length -= step;
@@ -164,9 +196,10 @@ std::atomic<std::uint32_t>* map_fork_marker() {
 
 void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected) {
   KeepErrno keep;
+  const timespec limit{0, 100'000'000};
   // Without futexes (seccomp) this is a polite spin.
-  if (::syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0) == -1 &&
-      errno != EAGAIN && errno != EINTR) {
+  if (::syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, &limit, nullptr, 0) == -1 &&
+      errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) {
     ::syscall(SYS_sched_yield);
   }
 }

@@ -47,9 +47,13 @@ struct Region {
 // Gives the pages back to the kernel; they read as zero afterwards. False: they were kept.
 bool purge(void* address, Bytes length);
 
-// Moves the pages of [from, from + length) to [to, to + length) without copying. Both ranges
-// stay mapped; the source reads as zero afterwards. False: nothing was done.
-bool move_pages(void* from, void* to, Bytes length);
+// No huge pages here: a small program must not pay 2 MiB for its first object.
+void forbid_huge_pages(void* address, Bytes length);
+
+// Moves the pages of [from, from + length) to [to, to + length), without copying where the kernel
+// can. Both ranges stay mapped; what the source reads as afterwards is not said. False: the source
+// is as it was, and [to, to + length) may be mapped only in parts: do not use it again.
+[[nodiscard]] bool move_pages(void* from, void* to, Bytes length);
 // Replaces a range that move_pages() left behind by one that merges with its neighbours.
 void renew_mapping(void* address, Bytes length);
 
@@ -60,6 +64,7 @@ Bytes resident_bytes(const void* address, Bytes length);
 // and is shared with those that do not (vfork). Null where the kernel cannot do that.
 std::atomic<std::uint32_t>* map_fork_marker();
 
+// Sleeps while the word is as expected, a tenth of a second at most.
 void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected);
 void futex_wake_one(std::atomic<std::uint32_t>& word);
 void pause();

@@ -45,17 +45,29 @@ std::uint32_t Slab::drain_remote() {
   for (std::uint32_t w = 0; w < class_.words; w++) {
     if (remote_[w].load() == 0) continue;                // pairs with: give_remote
     const std::uint64_t bits = remote_[w].exchange(0);   // pairs with: give_remote
-    if (give(w, bits) == Give::double_free) continue;    // reported by the thread that freed
+    // The owner gave one back in the meantime.
+    if (give(w, bits) == Give::double_free) {
+      report_double_free(w * 64 + lowest_bit(bits & free_[w].load(std::memory_order_relaxed)));
+    }
     drained += static_cast<std::uint32_t>(std::popcount(bits));
   }
   descriptor_.used = descriptor_.used - drained;
   return drained;
 }
 
+void Slab::report_double_free(std::uint32_t slot) const {
+  Text text;
+  text.put(slot < class_.capacity ? "free(): double free of " : "free(): invalid pointer ")
+      .hex(reinterpret_cast<std::uintptr_t>(base_) + Bytes{slot} * class_.slot_bytes);
+  if (slot < class_.capacity) text.put(" (class ").decimal(class_.slot_bytes).put(")");
+  fatal(text);
+}
+
 void Slab::create(ClassIndex c, std::uint32_t owner) {
+  // `remote` is zero: it was when the chunk was new, and a slab is given up when all is taken over.
   for (std::uint32_t w = 0; w < class_.words; w++) {
+    ASHLAR_ASSERT(remote_[w].load() == 0);
     free_[w].store(~std::uint64_t{0}, std::memory_order_relaxed);  // published with the unit entry
-    remote_[w].store(0, std::memory_order_relaxed);
   }
   descriptor_.used = 0;
   descriptor_.hint = 0;

@@ -41,7 +41,8 @@ struct alignas(2 * kCacheLineBytes) SlabDescriptor {
 
   // The shared line. It belongs to the unit, not to the slab: a late notification may arrive
   // when the slab is gone, and must find the fields as they were.
-  alignas(kCacheLineBytes) std::atomic<std::uint32_t> pending;  // 1: in an inbox, or about to be
+  // The arena's epoch: in an inbox, or about to be. Anything else: not.
+  alignas(kCacheLineBytes) std::atomic<std::uint32_t> pending;  // atomic: any → owner
   std::atomic<std::uint32_t> next_pending;  // atomic: who set pending → who empties the inbox
   std::atomic<std::uint32_t> owner;         // atomic: creator → who frees remotely
 };
@@ -82,6 +83,8 @@ class Slab {
   bool is_free(std::uint32_t slot) const {
     return (free_[slot / 64].load(std::memory_order_relaxed) >> slot % 64 & 1) != 0;  // a hint
   }
+  // Says on stderr that the slot was freed twice (or is none), and aborts.
+  [[noreturn, gnu::cold]] void report_double_free(std::uint32_t slot) const;
   // Counts what the bitmap says into `used`, after a crash or fork in the middle of a change.
   void recount();
 

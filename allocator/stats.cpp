@@ -9,12 +9,9 @@ void collect_stats(HeapStats& stats) {
   stats = HeapStats{};
   if (!arena.exists()) return;
 
-  Bytes large_cached = 0;
-  std::uint64_t blocks_cached = 0;
   heap.for_each_lane([&](const Lane& lane) {
     stats.lanes++;
-    large_cached += lane.large.bytes();
-    blocks_cached += lane.large.count;
+    stats.metadata += os::resident_bytes(&lane, bytes_of(kLanePages));
     for (std::uint32_t c = 0; c < kClassCount; c++) {
       stats.classes[c].cached += lane.magazine[c].count();
     }
@@ -35,21 +32,24 @@ void collect_stats(HeapStats& stats) {
   }
 
   const Buddy::Counts pages = arena.buddy().count();
-  stats.large_blocks = pages.large_blocks > blocks_cached ? pages.large_blocks - blocks_cached : 0;
+  stats.large_blocks = pages.large_blocks;
   stats.large = pages.large_pages * kPageBytes;
-  stats.active += stats.large;
-  if (large_cached > stats.large) large_cached = stats.large;  // somebody is at work
-  stats.large -= large_cached;
-  stats.magazines += large_cached;
   stats.allocated += stats.large;
+  stats.magazines += pages.cached_pages * kPageBytes;
+  stats.active += stats.large + pages.cached_pages * kPageBytes;
   stats.free = pages.free_pages * kPageBytes;
   arena.buddy().for_each_dirty_run([&](PageIndex first, PageCount count) {
     stats.dirty += os::resident_bytes(arena.address_of(first), bytes_of(count));
   });
   stats.longest_free_run = Bytes{pages.longest_run} * kPageBytes;
   stats.mapped = arena.data_bytes() - pages.unusable_pages * kPageBytes;
-  stats.metadata = arena.metadata_bytes() + pages.internal_pages * kPageBytes;
-  stats.resident = arena.resident_bytes();
+  // Of the chunks, what is in memory belongs to lanes, free pages, or slabs and large blocks.
+  const Bytes resident_data = arena.resident_data();
+  const Bytes elsewhere = stats.metadata + stats.dirty;
+  const Bytes touched = resident_data > elsewhere ? resident_data - elsewhere : 0;
+  stats.untouched = stats.active > touched ? stats.active - touched : 0;
+  stats.resident = resident_data + arena.resident_metadata();
+  stats.metadata += arena.resident_metadata();
 }
 
 }  // namespace ashlar

@@ -28,11 +28,12 @@ struct HeapStats {
   Bytes allocated = 0;        // slots in use and large blocks
   Bytes magazines = 0;        // free slots in magazines
   Bytes active = 0;           // slabs and large blocks
+  Bytes untouched = 0;        // of active, not in memory; measured
   Bytes free = 0;             // pages in no block
   Bytes dirty = 0;            // of these, not given back yet; measured
   Bytes longest_free_run = 0; // inside one chunk
   Bytes mapped = 0;           // all chunks
-  Bytes metadata = 0;         // beside the chunks, and lanes
+  Bytes metadata = 0;         // beside the chunks, and lanes; measured
   Bytes resident = 0;         // of chunks and metadata; measured
   std::uint32_t lanes = 0;
 };

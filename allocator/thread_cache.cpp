@@ -149,7 +149,7 @@ void* remove_large(LargeCache& cache, std::uint32_t i) {
 }
 
 void flush_oldest_large(LargeCache& cache) {
-  if (!arena.give_pages(remove_large(cache, 0), BlockKind::large)) {
+  if (!arena.give_pages(remove_large(cache, 0), BlockKind::cached)) {
     fatal("free(): a freed large block was changed");
   }
 }
@@ -168,6 +168,10 @@ void tick(Lane& lane) {
   if (lane == nullptr) return heap.take_shared(c);
   Busy busy(*lane);
   tick(*lane);
+  if (lane->lost_notifications) {
+    lane->lost_notifications = false;
+    arena.drain_slabs(lane->slabs);
+  }
   grow_magazine(*lane, c);
   Magazine& m = lane->magazine[c.v];
   m.used = true;
@@ -192,7 +196,7 @@ void tick(Lane& lane) {
   tick(lane);
   Magazine& m = lane.magazine[c.v];
   m.used = true;
-  if (m.take != m.take_base) {
+  if (m.take != m.take_base || m.capacity == 0) {
     const Stack top = m.take;
     m.take = m.take_base;
     flush_stack(lane, c, m.take_base, top);
@@ -259,24 +263,25 @@ void* take_recent_large(PageCount pages) {
   LargeCache& cache = this_lane()->large;
   for (std::uint32_t i = cache.count; i-- > 0;) {
     if (cache.pages[i] != pages.v) continue;
-    cache.used = true;
     Busy busy(*this_lane());
-    return remove_large(cache, i);
+    cache.used = true;
+    void* const p = remove_large(cache, i);
+    if (!arena.change_kind(p, BlockKind::cached, BlockKind::large)) {
+      fatal("malloc(): a freed large block was changed");
+    }
+    return p;
   }
   return nullptr;
 }
 
 bool keep_recent_large(void* p) {
-  if (this_lane() == &no_lane || reinterpret_cast<std::uintptr_t>(p) % kPageBytes != 0) return false;
-  const PageIndex first = arena.page_of(p);
-  if (arena.buddy().kind_at(first) != BlockKind::large) return false;
-  const PageCount pages = arena.buddy().pages_at(first);
+  Lane* const lane = heap.lane_for_this_thread();
+  if (lane == nullptr) return false;
+  const PageCount pages = arena.buddy().pages_at(arena.page_of(p));
   if (bytes_of(pages) > LargeCache::kMostBytes / 2) return false;
-  LargeCache& cache = this_lane()->large;
-  for (std::uint32_t i = 0; i < cache.count; i++) {
-    if (cache.block[i] == p) reject(p, "free");
-  }
-  Busy busy(*this_lane());
+  if (!arena.change_kind(p, BlockKind::large, BlockKind::cached)) return false;
+  LargeCache& cache = lane->large;
+  Busy busy(*lane);
   while (cache.count == LargeCache::kBlocks ||
          cache.bytes() + bytes_of(pages) > LargeCache::kMostBytes) {
     flush_oldest_large(cache);

@@ -58,7 +58,7 @@ static_assert(kClassCount * kMagazineBytes <= kTagGrain, "an entry holds a magaz
 // Large blocks that a thread freed last, to be handed out again without looking for pages.
 struct LargeCache {
   static constexpr std::uint32_t kBlocks = 8;
-  static constexpr Bytes kMostBytes = 4 * kMiB;  // all blocks together
+  static constexpr Bytes kMostBytes = 2 * kMiB;  // all blocks together
 
   void* block[kBlocks] = {};            // owner: oldest first
   Owned<std::uint32_t> pages[kBlocks];  // owner → reports
@@ -83,7 +83,9 @@ struct alignas(kPageBytes) Lane {
   bool leased = false;                 // lock: Heap::pool_lock_
   bool orphaned = false;               // lock: Heap::pool_lock_; its owner died, see recover()
   std::atomic<bool> busy = false;      // atomic: owner → a forked child; in a slow path
+  bool lost_notifications = false;     // owner: a fork emptied the inbox, see refill_slow()
   std::uint32_t slow_calls = 0;        // owner: to look at the clock only now and then
+  std::uint64_t trim_due_ms = 0;       // owner: when to trim again
   Stack stack_room = nullptr;          // owner: unused words behind the stacks
   Owned<std::uint32_t> remote_count;   // owner → reports
   LargeCache large;                    // owner
@@ -146,12 +148,13 @@ inline void give_slot(void* p, const char* caller = "free") {
     return give_slow(p, caller);
   }
   *top = p;
+  std::atomic_signal_fence(std::memory_order_release);  // fork sees the slot or the old top
   m.give = top + 1;
 }
 
 // A large block of exactly that many pages that this thread freed lately, or null.
 void* take_recent_large(PageCount pages);
-// Keeps a large block at hand. False: it is not for keeping, or p is not the start of one.
+// Keeps the large block that starts at p at hand. False: it is not for keeping.
 bool keep_recent_large(void* p);
 
 // Says on stderr why p cannot be given back (or resized, or measured), and aborts.

@@ -54,17 +54,18 @@ void write_rung(int fd, std::string_view name, Bytes bytes, Bytes of, std::strin
   line.write_to(fd);
 }
 
-void write_class(int fd, std::uint32_t slot_bytes, const ClassStats& c, Bytes gap) {
+void write_class(int fd, std::uint32_t slot_bytes, const ClassStats& c, Bytes largest_gap) {
   Text line;
   const Bytes wasted = free_in_slabs(c, slot_bytes);
-  size_column(line, slot_bytes, 10);
+  number_column(line, slot_bytes, 8);
+  line.put(" B");
   number_column(line, c.slabs, 8);
   number_column(line, c.used, 11);
   percent_column(line, c.used, c.slots, 8);
   size_column(line, c.used * slot_bytes, 12);
   size_column(line, wasted, 12);
   line.put("  ");
-  const std::uint64_t cells = (permille(wasted, gap) * kBarCells + 999) / 1000;
+  const std::uint64_t cells = (permille(wasted, largest_gap) * kBarCells + 999) / 1000;
   for (std::uint64_t i = 0; i < cells; i++) line.put('#');
   line.put('\n').write_to(fd);
 }
@@ -89,10 +90,11 @@ void write_summary(int fd) {
   write_rung(fd, "slab gaps", s.active - s.allocated - s.magazines, s.mapped,
              "free slots and tails of slabs");
   write_rung(fd, "active", s.active, s.mapped, "all slabs and large blocks: the sum of these");
+  write_rung(fd, "untouched", s.untouched, s.mapped, "pages of these that are not in memory");
   write_rung(fd, "dirty", s.dirty, s.mapped, "free pages not given back to the kernel yet");
-  write_rung(fd, "mapped", s.mapped, s.mapped, "active, dirty, and free pages given back");
-  write_rung(fd, "metadata", s.metadata, s.mapped, "beside it; touched where it is used");
-  write_rung(fd, "resident", s.resident, s.mapped, "of mapped and metadata, in memory; measured");
+  write_rung(fd, "mapped", s.mapped, s.mapped, "active, free pages, and lanes");
+  write_rung(fd, "metadata", s.metadata, s.mapped, "our own data that is in memory");
+  write_rung(fd, "resident", s.resident, s.mapped, "active - untouched + dirty + metadata; measured");
 
   Text line;
   line.put("\n  ");
@@ -104,8 +106,11 @@ void write_summary(int fd) {
   line.put("; lanes ").decimal(s.lanes).put("\n\n").write_to(fd);
 
   Bytes gap = 0;
+  Bytes largest_gap = 0;
   for (std::uint32_t c = 0; c < kClassCount; c++) {
-    gap += free_in_slabs(s.classes[c], kSizeClasses[c].slot_bytes);
+    const Bytes of_class = free_in_slabs(s.classes[c], kSizeClasses[c].slot_bytes);
+    gap += of_class;
+    if (of_class > largest_gap) largest_gap = of_class;
   }
   Text()
       .put("      slot   slabs    objects    used   allocated        free  where the gap is\n")
@@ -120,7 +125,7 @@ void write_summary(int fd) {
     const Bytes allocated = of_class.used * slot_bytes;
     if (of_class.slabs == 0) continue;
     if (wasted * kSmallestShare >= gap || allocated * kSmallestShare >= s.allocated) {
-      write_class(fd, slot_bytes, of_class, gap);
+      write_class(fd, slot_bytes, of_class, largest_gap);
     } else {
       rest.slabs += of_class.slabs;
       rest.used += of_class.used;

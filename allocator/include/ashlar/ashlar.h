@@ -29,14 +29,14 @@ const char *ashlar_version(void);
  * environment variable ASHLAR_CONF has the same form and wins. docs/options.md lists the keys. */
 extern const char *ashlar_conf __attribute__((weak));
 
-/* The heap in bytes. requested <= allocated <= active <= mapped; resident is measured. */
+/* The heap in bytes. allocated <= active <= mapped; dirty, metadata and resident are measured. */
 typedef struct ashlar_stats {
   uint64_t allocated; /* in slots and pages that the program holds; sizes rounded up to classes */
   uint64_t magazines; /* in free slots that threads keep at hand */
   uint64_t active;    /* in slabs and large blocks */
-  uint64_t dirty;     /* in free pages that were used and not yet given back */
+  uint64_t dirty;     /* in free pages that are in memory still */
   uint64_t mapped;    /* all chunks */
-  uint64_t metadata;  /* beside the chunks */
+  uint64_t metadata;  /* of our own, in memory now */
   uint64_t resident;  /* of chunks and metadata, in memory now */
 } ashlar_stats;
 

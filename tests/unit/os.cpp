@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+#include "os.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include "unit.h"
+
+namespace ashlar::test {
+
+namespace {
+
+// Nothing but zeros in [p, p + length).
+bool is_zero(const std::byte* p, Bytes length) {
+  for (Bytes i = 0; i < length; i++) {
+    if (p[i] != std::byte{0}) return false;
+  }
+  return true;
+}
+
+bool is_filled(const std::byte* p, Bytes length, int value) {
+  for (Bytes i = 0; i < length; i++) {
+    if (p[i] != static_cast<std::byte>(value)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("os");
+
+TEST_CASE(
+    "a region begins at a chunk and can be committed, written, decommitted, committed again") {
+  for (unsigned attempt : {0u, 1u, 5u}) {
+    const os::Region region = os::reserve_region(64 * kMiB, attempt);
+    REQUIRE(region.base != nullptr);
+    CHECK(reinterpret_cast<std::uintptr_t>(region.base) % kChunkBytes == 0);
+    CHECK(region.bytes <= 64 * kMiB);
+    for (int round = 0; round < 2; round++) {
+      REQUIRE(region.commit(kChunkBytes, kChunkBytes) == os::Commit::done);
+      CHECK(is_zero(region.base + kChunkBytes, kChunkBytes));
+      std::memset(region.base + kChunkBytes, 1, kChunkBytes);
+      region.decommit(kChunkBytes, kChunkBytes);
+    }
+  }
+}
+
+TEST_CASE("two attempts try two places") {
+  CHECK(os::reserve_region(kGiB, 0).base != os::reserve_region(kGiB, 1).base);
+}
+
+TEST_CASE("addresses that belong to somebody else are left alone, our own can be replaced") {
+  const Ground ground(2 * kChunkBytes);
+  os::Region window = ground.region();
+  window.backing = os::Region::Backing::window;
+  std::memset(ground.base(), 1, kPageBytes);
+  errno = 77;
+  CHECK(window.commit(0, kChunkBytes) == os::Commit::taken);
+  CHECK(errno == 77);
+  CHECK(is_filled(ground.base(), kPageBytes, 1));
+  CHECK(window.commit(0, kChunkBytes, true) == os::Commit::done);
+  CHECK(is_zero(ground.base(), kPageBytes));
+}
+
+TEST_CASE("purged pages read as zero") {
+  const Ground ground(kChunkBytes);
+  std::memset(ground.base(), 1, kChunkBytes);
+  CHECK(os::purge(ground.base() + kPageBytes, 2 * kPageBytes));
+  CHECK(is_filled(ground.base(), kPageBytes, 1));
+  CHECK(is_zero(ground.base() + kPageBytes, 2 * kPageBytes));
+  CHECK(is_filled(ground.base() + 3 * kPageBytes, kPageBytes, 1));
+}
+
+TEST_CASE("moved pages keep their contents and leave zeros behind") {
+  const Ground ground(2 * kChunkBytes);
+  std::byte* const from = ground.base();
+  std::byte* const to = ground.base() + kChunkBytes;
+  std::memset(from, 1, kChunkBytes);
+  std::memset(to, 2, kChunkBytes);
+  if (os::move_pages(from, to, kMiB)) {
+    CHECK(is_filled(to, kMiB, 1));
+    CHECK(is_zero(from, kMiB));
+    os::renew_mapping(from, kMiB);
+    std::memset(from, 3, kMiB);
+  } else {
+    CHECK(is_filled(from, kMiB, 1));
+    CHECK(is_filled(to, kMiB, 2));
+  }
+  CHECK(is_filled(to + kMiB, kMiB, 2));
+}
+
+TEST_CASE("a move of several mappings is done, or nothing is") {
+  // Kernels before 6.17 move one mapping only, and find out after they have unmapped the target.
+  const Ground ground(2 * kChunkBytes);
+  std::byte* const from = ground.base();
+  std::byte* const to = ground.base() + kChunkBytes;
+  std::memset(from, 1, kChunkBytes);
+  std::memset(to, 2, kChunkBytes);
+  REQUIRE(::madvise(from + kMiB, kMiB, MADV_DONTFORK) == 0);  // now it is two
+  const bool moved = os::move_pages(from, to, kChunkBytes);
+  unsigned char present[kPagesPerChunk];
+  REQUIRE(::mincore(to, kChunkBytes, present) == 0);  // mapped
+  CHECK(is_filled(to, kChunkBytes, moved ? 1 : 2));
+  if (!moved) CHECK(is_filled(from, kChunkBytes, 1));
+}
+
+TEST_CASE("resident bytes are those that were touched") {
+  const Ground ground(2 * kChunkBytes);
+  const auto resident = [&](Bytes length) { return os::resident_bytes(ground.base(), length); };
+  ::madvise(ground.base(), ground.bytes(), MADV_NOHUGEPAGE);
+  CHECK(resident(2 * kChunkBytes) == 0);
+  ground.base()[0] = std::byte{1};
+  ground.base()[kChunkBytes + 5 * kPageBytes] = std::byte{1};
+  CHECK(resident(2 * kChunkBytes) == 2 * kPageBytes);
+  CHECK(resident(kChunkBytes) == kPageBytes);
+}
+
+TEST_CASE("the page that a range ends in counts as resident") {
+  const Ground ground(kChunkBytes);
+  ground.base()[0] = std::byte{1};
+  CHECK(os::resident_bytes(ground.base(), 256) > 0);
+}
+
+TEST_CASE("the fork marker reads zero in a child only") {
+  std::atomic<std::uint32_t>* const marker = os::map_fork_marker();
+  REQUIRE(marker != nullptr);
+  marker->store(1);
+  CHECK(death_of([&] { ::_exit(marker->load() == 0 ? 7 : 8); }).status == 7);
+  CHECK(marker->load() == 1);
+}
+
+TEST_CASE("the clock does not run backwards") {
+  const std::uint64_t before = os::now_ms();
+  ::usleep(20'000);
+  CHECK(os::now_ms() >= before + 10);
+}
+
+TEST_SUITE_END();
+
+}  // namespace ashlar::test

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT
+#include "../../frag_metrics/summary.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <sstream>
+
+#include "ashlar/ashlar.h"
+#include "heap.h"
+#include "stats.h"
+#include "unit.h"
+
+// The doors are not linked here.
+extern "C" const char* ashlar_version(void) { return "1.2.3"; }
+
+namespace ashlar::test {
+
+namespace {
+
+std::string summary() {
+  return text_of([](int fd) { write_summary(fd); });
+}
+
+std::string xml() {
+  char* text = nullptr;
+  std::size_t length = 0;
+  std::FILE* const stream = ::open_memstream(&text, &length);
+  CHECK(write_xml(stream));
+  std::fclose(stream);
+  std::string result(text, length);
+  std::free(text);
+  return result;
+}
+
+// The words of the line that begins with `name`.
+std::vector<std::string> line(const std::string& text, const std::string& name) {
+  std::istringstream lines(text);
+  for (std::string one; std::getline(lines, one);) {
+    std::istringstream words(one);
+    std::vector<std::string> all;
+    for (std::string word; words >> word;) all.push_back(word);
+    if (!all.empty() && all[0] == name) return all;
+  }
+  return {};
+}
+
+// "1.5 MiB" at words[at].
+double bytes(const std::vector<std::string>& words, std::size_t at) {
+  REQUIRE(words.size() > at + 1);
+  double scale = 1;
+  for (const char* unit : {"B", "KiB", "MiB", "GiB", "TiB"}) {
+    if (words[at + 1] == unit) return std::stod(words[at]) * scale;
+    scale *= 1024;
+  }
+  FAIL("no unit: " << words[at + 1]);
+  return 0;
+}
+
+std::uint64_t attribute(const std::string& text, const std::string& before) {
+  const std::size_t at = text.find(before);
+  CAPTURE(before);
+  REQUIRE(at != std::string::npos);
+  return std::stoull(text.substr(at + before.size()));
+}
+
+bool near(double seen, Bytes wanted) {
+  const double difference = seen - static_cast<double>(wanted);
+  return difference * difference <= 0.06 * 0.06 * static_cast<double>(wanted * wanted);
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("summary");
+
+TEST_CASE("an empty heap has a summary too") {
+  CHECK(summary().find("ashlar 1.2.3: memory of ") != std::string::npos);
+  CHECK(bytes(line(summary(), "allocated"), 1) == 0);
+  CHECK(xml().find("</malloc>") != std::string::npos);
+}
+
+TEST_CASE("the ladder shows the numbers of the heap, and they add up") {
+  for (int i = 0; i < 5000; i++) take_slot(class_for(1 + static_cast<Bytes>(i) % 3000));
+  bool zero = false;
+  void* const freed = heap.take_large(16 * kMiB, kPageBytes, zero);  // too much to be kept at hand
+  heap.take_large(3 * kMiB, kPageBytes, zero);
+  std::memset(freed, 1, 16 * kMiB);
+  CHECK(heap.give_large(freed));
+  HeapStats s;
+  collect_stats(s);
+  const std::string text = summary();
+  const auto rung = [&](const char* name, std::size_t at = 1) {
+    return bytes(line(text, name), at);
+  };
+  CHECK(near(rung("allocated"), s.allocated));
+  CHECK(near(rung("magazines"), s.magazines));
+  CHECK(near(rung("slab", 2), s.active - s.allocated - s.magazines));
+  CHECK(near(rung("active"), s.active));
+  CHECK(near(rung("dirty"), s.dirty));
+  CHECK(near(rung("mapped"), s.mapped));
+  CHECK(near(rung("metadata"), s.metadata));
+  CHECK(near(rung("resident"), s.resident));
+  CHECK(text.find("large blocks 1 with 3 MiB; lanes 1\n") != std::string::npos);
+  CHECK(s.dirty >= 13 * kMiB);
+}
+
+TEST_CASE("a class with many objects has a row of its own, with the count") {
+  for (int i = 0; i < 30'000; i++) take_slot(class_for(64));
+  HeapStats s;
+  collect_stats(s);
+  const ClassStats& c = s.classes[class_for(64).v];
+  std::vector<std::string> row = line(summary(), "64");
+  REQUIRE(row.size() > 5);
+  CHECK(row[1] == "B");
+  CHECK(row[2] == std::to_string(c.slabs));
+  CHECK(row[3] == std::to_string(c.used));
+  CHECK(row[5] == "%");
+  CHECK(near(bytes(row, 6), c.used * 64));
+  CHECK(near(bytes(row, 8), (c.slots - c.used) * 64));
+}
+
+TEST_CASE("rows of classes and the line of the others account for every object") {
+  HeapStats s;
+  collect_stats(s);
+  std::uint64_t wanted = 0;
+  for (const ClassStats& c : s.classes) wanted += c.used;
+  std::uint64_t seen = 0;
+  std::istringstream lines(summary());
+  bool rows = false;
+  for (std::string one; std::getline(lines, one);) {
+    std::istringstream words(one);
+    std::vector<std::string> all;
+    for (std::string word; words >> word;) all.push_back(word);
+    if (rows && all.size() > 3) seen += std::stoull(all[0] == "others" ? all[2] : all[3]);
+    if (!all.empty() && all[0] == "slot") rows = true;
+  }
+  CHECK(rows);
+  CHECK(seen == wanted);
+}
+
+TEST_CASE("the XML has the same numbers") {
+  HeapStats s;
+  collect_stats(s);
+  const std::string text = xml();
+  CHECK(text.starts_with("<malloc version=\"ashlar 1.2.3\">\n"));
+  CHECK(text.ends_with("</malloc>\n"));
+  CHECK(attribute(text, "<size slot=\"64\" slabs=\"") == s.classes[class_for(64).v].slabs);
+  CHECK(attribute(text, "type=\"large\" count=\"") == s.large_blocks);
+  CHECK(attribute(text, "type=\"allocated\" size=\"") == s.allocated);
+  CHECK(attribute(text, "type=\"active\" size=\"") == s.active);
+  CHECK(attribute(text, "type=\"current\" size=\"") == s.mapped);
+  std::size_t opened = 0;
+  std::size_t closed = 0;
+  for (std::size_t i = 0; i + 1 < text.size(); i++) {
+    opened += text[i] == '<' && text[i + 1] != '/';
+    closed += (text[i] == '<' && text[i + 1] == '/') || (text[i] == '/' && text[i + 1] == '>');
+  }
+  CHECK(opened == closed);
+}
+
+TEST_CASE("a stream with an error is reported") {
+  std::FILE* const full = std::fopen("/dev/full", "w");
+  if (full == nullptr) return;
+  std::setvbuf(full, nullptr, _IONBF, 0);
+  CHECK(!write_xml(full));
+  std::fclose(full);
+}
+
+TEST_SUITE_END();
+
+}  // namespace ashlar::test
