@@ -171,7 +171,7 @@ void share_objects(const Pattern& pattern, Random& random) {
       const std::uint32_t want = r.up_to(held.size() > 5000 ? 4 : 64);
       const std::uint32_t seen = arena.chunks();
       const std::uint32_t taken = arena.take_slots(*lanes[t], c, slots, want);
-      if (taken == 0 && !arena.grow(seen, PageCount{64}, 4 * kUnitBytes, [] { return false; })) {
+      if (taken == 0 && !arena.grow(seen, PageCount{64}, 4 * kUnitBytes)) {
         expect(arena.chunks() == kChunks);  // full: who frees is behind
         std::this_thread::yield();
       }
