@@ -155,11 +155,23 @@ bool Buddy::resize(PageIndex first, PageCount pages, bool& zero) {
 }
 
 // Candidates in the order (free pages, index): the fullest chunk first, and among equals the lowest
-// address. A scan of the summaries yields the next few; each is tried once.
+// address. A scan of the summaries yields the next few; each is tried once. Where only few places
+// in a chunk will do, summaries say little, and the first chunk that fits serves.
 PageIndex Buddy::take_in_chunk(std::uint32_t pages, std::uint32_t alignment) {
   constexpr std::uint32_t kCandidates = 8;
+  constexpr std::uint32_t kStrictAlignment = 4 * kPagesPerUnit;
   constexpr std::uint64_t kNoRank = ~std::uint64_t{0};
   const std::uint32_t chunks = chunk_count();
+  if (alignment > kStrictAlignment) {
+    for (std::uint32_t c = 0; c < chunks; c++) {
+      // A hint: claim() decides.
+      const auto summary = Summary::of(summaries_[c].load(std::memory_order_relaxed));
+      if (!summary.may_fit(pages, alignment)) continue;
+      const PageIndex first = take_in(ChunkIndex{c}, pages, alignment);
+      if (first.v != kNone) return first;
+    }
+    return {kNone};
+  }
   std::uint64_t tried = 0;  // ranks below this
   for (;;) {
     std::uint64_t best[kCandidates];  // ascending
