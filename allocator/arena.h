@@ -56,8 +56,8 @@ struct Place {
   enum class Kind : std::uint8_t { foreign, free, slot, large, internal };
   Kind kind = Kind::foreign;
   ClassIndex size_class{kClassCount};  // of a slot; kClassCount: pages
-  std::byte* begin = nullptr;   // of the slot or block
-  Bytes bytes = 0;              // of the slot or block
+  std::byte* begin = nullptr;          // of the slot or block
+  Bytes bytes = 0;                     // of the slot or block
 };
 
 class Arena {
@@ -130,7 +130,9 @@ class Arena {
   // Takes note of chunks that were added through another view.
   void refresh();
   Place locate(const void* p) const;
-  UnitEntry entry_of(const void* p) const { return units_.at_offset(data_offset(p)); }  // p is in it
+  UnitEntry entry_of(const void* p) const {
+    return units_.at_offset(data_offset(p));
+  }  // p is in it
   // Calls visit(Slab, owner's tag) for every slab. What it sees while others work is a hint.
   template <class Visit>
   void for_each_slab(Visit&& visit) const;
@@ -169,8 +171,7 @@ class Arena {
   ChunkMeta& meta(ChunkIndex chunk) const;
   Slab slab_at(UnitIndex first, ClassIndex c) const;
   UnitIndex slab_unit(const void* slot, const SizeClass& c) const {
-    return {static_cast<std::uint32_t>(
-        align_down(data_offset(slot), c.slab_bytes) / kUnitBytes)};
+    return {static_cast<std::uint32_t>(align_down(data_offset(slot), c.slab_bytes) / kUnitBytes)};
   }
   const void* unit_address(UnitIndex unit) const { return data_ + Bytes{unit.v} * kUnitBytes; }
   UnitIndex unit_of_slab(const Slab& slab) const {

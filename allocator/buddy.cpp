@@ -9,10 +9,10 @@ namespace ashlar {
 // the truth, except for a moment: whoever releases pages lifts them after setting the bits, and
 // whoever found nothing lowers them only if the word is still the one he started from.
 struct Buddy::Summary {
-  std::uint32_t free : 10;       // free pages
-  std::uint32_t longest : 10;    // no free run is longer
-  std::uint32_t has_unit : 1;    // 0: no aligned unit is free
-  std::uint32_t version : 11;    // counts changes, so that `learn` notices them
+  std::uint32_t free : 10;     // free pages
+  std::uint32_t longest : 10;  // no free run is longer
+  std::uint32_t has_unit : 1;  // 0: no aligned unit is free
+  std::uint32_t version : 11;  // counts changes, so that `learn` notices them
 
   static Summary of(std::uint32_t word) { return std::bit_cast<Summary>(word); }
   std::uint32_t word() const { return std::bit_cast<std::uint32_t>(*this); }
@@ -31,7 +31,9 @@ constexpr std::uint32_t kPagesMask = (1u << kKindShift) - 1;
 constexpr std::uint32_t block_word_for(BlockKind kind, std::uint32_t pages) {
   return static_cast<std::uint32_t>(kind) << kKindShift | pages;
 }
-constexpr BlockKind kind_of(std::uint32_t word) { return static_cast<BlockKind>(word >> kKindShift); }
+constexpr BlockKind kind_of(std::uint32_t word) {
+  return static_cast<BlockKind>(word >> kKindShift);
+}
 constexpr std::uint32_t pages_of(std::uint32_t word) { return word & kPagesMask; }
 
 // Calls visit(first page of the piece, position in its chunk, pages) for each chunk of a run.
@@ -141,7 +143,8 @@ bool Buddy::resize(PageIndex first, PageCount pages, bool& zero) {
   if (pages.v > old_pages) {
     const PageIndex gained{first.v + old_pages};
     const std::uint32_t gain = pages.v - old_pages;
-    if (std::uint64_t{gained.v} + gain > std::uint64_t{chunk_count()} * kPagesPerChunk) return false;
+    if (std::uint64_t{gained.v} + gain > std::uint64_t{chunk_count()} * kPagesPerChunk)
+      return false;
     if (!claim(gained, gain)) return false;
     zero = !any_dirty(gained, gain);
     head.store(new_word, std::memory_order_release);  // pairs with: kind_at
@@ -430,7 +433,8 @@ const char* Buddy::check_invariants() const {
       }
     }
   }
-  if (block_end > std::uint64_t{chunks} * kPagesPerChunk) return "buddy 1: a block leaves the arena";
+  if (block_end > std::uint64_t{chunks} * kPagesPerChunk)
+    return "buddy 1: a block leaves the arena";
   return nullptr;
 }
 

@@ -35,7 +35,16 @@ namespace ashlar {
 // `moved`: a large object in pages that came from elsewhere (mremap). `cached`: a large block that
 // was freed and is kept at hand. `internal`: our own data. `unmapped`: a chunk without memory.
 // `taken`: a chunk of addresses that belong to somebody else.
-enum class BlockKind : std::uint32_t { none, slab, large, moved, cached, internal, unmapped, taken };
+enum class BlockKind : std::uint32_t {
+  none,
+  slab,
+  large,
+  moved,
+  cached,
+  internal,
+  unmapped,
+  taken
+};
 
 struct Block {
   PageIndex first = {kNone};
@@ -110,7 +119,7 @@ class Buddy {
   struct Counts {
     std::uint64_t free_pages = 0;
     std::uint64_t free_dirty_pages = 0;
-    std::uint64_t large_pages = 0;     // in blocks of large objects
+    std::uint64_t large_pages = 0;  // in blocks of large objects
     std::uint64_t large_blocks = 0;
     std::uint64_t cached_pages = 0;    // in large blocks that are kept at hand
     std::uint64_t internal_pages = 0;  // in blocks of our own
@@ -144,9 +153,9 @@ class Buddy {
   void recount(PageIndex first, std::uint32_t pages, bool released);
   void learn(ChunkIndex chunk, std::uint32_t seen, std::uint32_t pages, std::uint32_t alignment);
 
-  std::byte* rows_ = nullptr;                              // const
-  Bytes stride_ = 0;                                       // const
-  std::atomic<std::uint32_t>* summaries_ = nullptr;        // const
+  std::byte* rows_ = nullptr;                                // const
+  Bytes stride_ = 0;                                         // const
+  std::atomic<std::uint32_t>* summaries_ = nullptr;          // const
   const std::atomic<std::uint32_t>* chunk_count_ = nullptr;  // const
 };
 
@@ -201,9 +210,8 @@ std::uint32_t Buddy::age_chunk(ChunkIndex chunk, bool all, Purge&& purge) {
     const PageIndex first{first_page(chunk).v + position};
     if (!claim(first, pages)) return;  // somebody took a page of it: it is in use again
     if (purge(first, PageCount{pages})) {
-      for_each_word(position, pages, [&](std::uint32_t w, std::uint64_t mask) {
-        row.dirty[w].fetch_and(~mask);
-      });
+      for_each_word(position, pages,
+                    [&](std::uint32_t w, std::uint64_t mask) { row.dirty[w].fetch_and(~mask); });
       purged += pages;
     }
     release(first, pages);

@@ -61,7 +61,8 @@ class Heap {
   template <class Visit>
   void for_each_lane(Visit&& visit) const {
     // pairs with: add_lane
-    for (Lane* l = lanes_.load(std::memory_order_acquire); l != nullptr; l = l->next_lane) visit(*l);
+    for (Lane* l = lanes_.load(std::memory_order_acquire); l != nullptr; l = l->next_lane)
+      visit(*l);
   }
 
  private:
@@ -76,13 +77,13 @@ class Heap {
   Lock create_lock_;
   Lock pool_lock_;
   Lock shared_lock_;
-  std::atomic<bool> ready_ = false;        // atomic: who created the arena → all
-  std::atomic<Lane*> lanes_ = nullptr;     // atomic: add_lane pushes → all
-  Lane* pool_ = nullptr;                   // lock: pool_lock_
-  LaneSlabs* shared_ = nullptr;            // lock: shared_lock_
-  bool shared_orphaned_ = false;           // lock: shared_lock_
-  std::atomic<std::uint64_t> due_ms_ = 0;  // atomic: any → any; when pages may be due
-  std::atomic<bool> purging_ = false;      // atomic: any → any; somebody purges
+  std::atomic<bool> ready_ = false;              // atomic: who created the arena → all
+  std::atomic<Lane*> lanes_ = nullptr;           // atomic: add_lane pushes → all
+  Lane* pool_ = nullptr;                         // lock: pool_lock_
+  LaneSlabs* shared_ = nullptr;                  // lock: shared_lock_
+  bool shared_orphaned_ = false;                 // lock: shared_lock_
+  std::atomic<std::uint64_t> due_ms_ = 0;        // atomic: any → any; when pages may be due
+  std::atomic<bool> purging_ = false;            // atomic: any → any; somebody purges
   std::atomic<std::uint32_t> moved_blocks_ = 0;  // atomic: any → any; blocks of kind `moved`
 };
 

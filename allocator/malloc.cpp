@@ -40,7 +40,8 @@ constexpr Bytes kMostBytes = PTRDIFF_MAX;
 }
 
 inline void* allocate(Bytes bytes) {
-  if (bytes <= kMaxSlotBytes) [[likely]] return take_slot(class_for(bytes));
+  if (bytes <= kMaxSlotBytes) [[likely]]
+    return take_slot(class_for(bytes));
   return allocate_large(bytes);
 }
 
@@ -193,10 +194,8 @@ ASHLAR_DOOR int mallopt(int parameter, int) {
     case M_CHECK_ACTION:
     case M_PERTURB:
     case M_ARENA_TEST:
-    case M_ARENA_MAX:
-      return 1;
-    default:
-      return 0;
+    case M_ARENA_MAX: return 1;
+    default: return 0;
   }
 }
 
@@ -218,9 +217,7 @@ ASHLAR_DOOR struct mallinfo2 mallinfo2() {
 
 ASHLAR_DOOR struct mallinfo mallinfo() {
   const struct mallinfo2 wide = mallinfo2();
-  const auto narrow = [](std::size_t n) {
-    return n < INT32_MAX ? static_cast<int>(n) : INT32_MAX;
-  };
+  const auto narrow = [](std::size_t n) { return n < INT32_MAX ? static_cast<int>(n) : INT32_MAX; };
   struct mallinfo info = {};
   info.arena = narrow(wide.arena);
   info.ordblks = narrow(wide.ordblks);

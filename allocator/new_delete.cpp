@@ -16,8 +16,9 @@
 #define ASHLAR_OPERATOR [[gnu::visibility("default"), gnu::noinline]]
 
 // What the compiler refers to for the catch clauses below, and how the runtime throws bad_alloc.
-__asm__(".weak __gxx_personality_v0\n.weak __cxa_begin_catch\n.weak __cxa_end_catch\n"
-        ".weak _Unwind_Resume");
+__asm__(
+    ".weak __gxx_personality_v0\n.weak __cxa_begin_catch\n.weak __cxa_end_catch\n"
+    ".weak _Unwind_Resume");
 namespace std {
 [[gnu::weak]] new_handler get_new_handler() noexcept;
 }
@@ -42,7 +43,8 @@ void* allocate_or_throw(std::size_t bytes) {
   for (;;) {
     void* const p = bytes <= ashlar::kMaxSlotBytes ? ashlar::take_slot(ashlar::class_for(bytes))
                                                    : std::malloc(bytes);
-    if (p != nullptr) [[likely]] return p;
+    if (p != nullptr) [[likely]]
+      return p;
     call_new_handler();
   }
 }
@@ -52,7 +54,8 @@ void* allocate_or_throw(std::size_t bytes, std::align_val_t alignment) {
     void* p = nullptr;
     auto boundary = static_cast<std::size_t>(alignment);
     if (boundary < sizeof(void*)) boundary = sizeof(void*);
-    if (::posix_memalign(&p, boundary, bytes) == 0) [[likely]] return p;
+    if (::posix_memalign(&p, boundary, bytes) == 0) [[likely]]
+      return p;
     call_new_handler();
   }
 }

@@ -53,8 +53,8 @@ class KeepErrno {
 
 // Not MAP_NORESERVE: a request that the machine can never fill should fail at once.
 std::byte* map(void* address, Bytes length, int protection, int flags) {
-  const long result = ::syscall(SYS_mmap, address, length, protection,
-                                MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0L);
+  const long result =
+      ::syscall(SYS_mmap, address, length, protection, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0L);
   return result == -1 ? nullptr : reinterpret_cast<std::byte*>(result);
 }
 
@@ -130,8 +130,8 @@ bool move_pages(void* from, void* to, Bytes length) {
   auto* const source = static_cast<std::byte*>(from);
   auto* const target = static_cast<std::byte*>(to);
   if (::syscall(SYS_munmap, target, length) != 0) return false;
-  if (::syscall(SYS_mremap, from, length, length,
-                MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != -1) {
+  if (::syscall(SYS_mremap, from, length, length, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+                to) != -1) {
     return true;
   }
   const auto is_mapped = [](std::byte* page) {
@@ -218,7 +218,8 @@ void pause() {
 std::uint64_t now_ms() {
   timespec t{};
   ::clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-  return static_cast<std::uint64_t>(t.tv_sec) * 1000 + static_cast<std::uint64_t>(t.tv_nsec) / 1'000'000;
+  return static_cast<std::uint64_t>(t.tv_sec) * 1000 +
+         static_cast<std::uint64_t>(t.tv_nsec) / 1'000'000;
 }
 
 }  // namespace ashlar::os

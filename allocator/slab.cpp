@@ -43,8 +43,8 @@ Give Slab::give_remote(std::uint32_t w, std::uint64_t bits) {
 std::uint32_t Slab::drain_remote() {
   std::uint32_t drained = 0;
   for (std::uint32_t w = 0; w < class_.words; w++) {
-    if (remote_[w].load() == 0) continue;                // pairs with: give_remote
-    const std::uint64_t bits = remote_[w].exchange(0);   // pairs with: give_remote
+    if (remote_[w].load() == 0) continue;               // pairs with: give_remote
+    const std::uint64_t bits = remote_[w].exchange(0);  // pairs with: give_remote
     // The owner gave one back in the meantime.
     if (give(w, bits) == Give::double_free) {
       report_double_free(w * 64 + lowest_bit(bits & free_[w].load(std::memory_order_relaxed)));
@@ -97,7 +97,8 @@ const char* Slab::check_invariants() const {
     const std::uint64_t remote = remote_[w].load();
     if ((~free & ~slots_of_word(w)) != 0) return "slab 1: a bit without a slot is clear";
     if ((free & remote) != 0) return "slab 2: a slot is free and freed";
-    if (w < descriptor_.hint && (free & slots_of_word(w)) != 0) return "slab 3: the hint skips a free slot";
+    if (w < descriptor_.hint && (free & slots_of_word(w)) != 0)
+      return "slab 3: the hint skips a free slot";
   }
   if (descriptor_.used != class_.capacity - free_slots()) return "slab 1: the count is wrong";
   return nullptr;

@@ -32,10 +32,10 @@ namespace ashlar {
 
 struct alignas(2 * kCacheLineBytes) SlabDescriptor {
   // The owner's line.
-  Owned<std::uint32_t> used;    // owner → reports: slots handed out, in magazines or in `remote`
-  Owned<std::uint32_t> next;    // owner: unit of the next slab in the same list
-  Owned<std::uint32_t> prev;    // owner
-  Owned<std::uint32_t> hint;    // owner: word to search from
+  Owned<std::uint32_t> used;  // owner → reports: slots handed out, in magazines or in `remote`
+  Owned<std::uint32_t> next;  // owner: unit of the next slab in the same list
+  Owned<std::uint32_t> prev;  // owner
+  Owned<std::uint32_t> hint;  // owner: word to search from
   Owned<std::uint8_t> size_class;  // const while the slab lives
   Owned<std::uint8_t> list;        // owner: which list of its class holds it
 
@@ -62,7 +62,6 @@ class Slab {
   SlabDescriptor& descriptor() const { return descriptor_; }
   const SizeClass& size_class_info() const { return class_; }
   std::byte* base() const { return base_; }
-  BitmapWord* free_words() const { return free_; }
   bool is_full() const { return descriptor_.used == class_.capacity; }
   bool is_empty() const { return descriptor_.used == 0; }
 
@@ -98,8 +97,8 @@ class Slab {
   std::uint32_t free_slots() const;
 
   SlabDescriptor& descriptor_;
-  BitmapWord* free_;     // class_.words words; atomic: owner → reports, checks for double frees
-  BitmapWord* remote_;   // class_.words words; atomic: any → owner
+  BitmapWord* free_;    // class_.words words; atomic: owner → reports, checks for double frees
+  BitmapWord* remote_;  // class_.words words; atomic: any → owner
   std::byte* base_;
   const SizeClass& class_;
 };

@@ -237,7 +237,10 @@ void* take_slow(ClassIndex c) {
 
 void give_slow(void* p, const char* caller) {
   if (p == nullptr) return;
-  if (!arena.contains(p)) reject(p, caller);
+  if (!arena.contains(p)) {
+    if (arena.exists()) arena.refresh();
+    if (!arena.contains(p)) reject(p, caller);
+  }
   const UnitEntry entry = arena.entry_of(p);
   if (!entry.is_slab()) {
     if (!heap.give_large(p)) reject(p, caller);

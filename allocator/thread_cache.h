@@ -78,21 +78,21 @@ struct alignas(kPageBytes) Lane {
   Magazine magazine[kClassCount];  // must come first, see UnitEntry
 
   // The rest of the first page.
-  Lane* next_lane = nullptr;           // const: the list of all lanes
-  Lane* next_pooled = nullptr;         // lock: Heap::pool_lock_
-  bool leased = false;                 // lock: Heap::pool_lock_
-  bool orphaned = false;               // lock: Heap::pool_lock_; its owner died, see recover()
-  std::atomic<bool> busy = false;      // atomic: owner → a forked child; in a slow path
-  bool lost_notifications = false;     // owner: a fork emptied the inbox, see refill_slow()
-  std::uint32_t slow_calls = 0;        // owner: to look at the clock only now and then
-  std::uint64_t trim_due_ms = 0;       // owner: when to trim again
-  Stack stack_room = nullptr;          // owner: unused words behind the stacks
-  Owned<std::uint32_t> remote_count;   // owner → reports
-  LargeCache large;                    // owner
+  Lane* next_lane = nullptr;          // const: the list of all lanes
+  Lane* next_pooled = nullptr;        // lock: Heap::pool_lock_
+  bool leased = false;                // lock: Heap::pool_lock_
+  bool orphaned = false;              // lock: Heap::pool_lock_; its owner died, see recover()
+  std::atomic<bool> busy = false;     // atomic: owner → a forked child; in a slow path
+  bool lost_notifications = false;    // owner: a fork emptied the inbox, see refill_slow()
+  std::uint32_t slow_calls = 0;       // owner: to look at the clock only now and then
+  std::uint64_t trim_due_ms = 0;      // owner: when to trim again
+  Stack stack_room = nullptr;         // owner: unused words behind the stacks
+  Owned<std::uint32_t> remote_count;  // owner → reports
+  LargeCache large;                   // owner
 
   // The second page. Remote frees write here, to a line of its own.
   alignas(kPageBytes) LaneSlabs slabs{};
-  void* remote[kRemoteSlots] = {};     // owner: slots of other lanes, not yet given back
+  void* remote[kRemoteSlots] = {};  // owner: slots of other lanes, not yet given back
 
   // Stacks are cut from what follows, to the end of the lane's pages.
   Stack stacks() { return remote + kRemoteSlots; }
@@ -129,17 +129,20 @@ inline void* take_slot(ClassIndex c) {
   Magazine& m = this_lane()->magazine[c.v];
   const Stack top = m.take - 1;
   void* const slot = *top;
-  if (slot == nullptr) [[unlikely]] return take_slow(c);
+  if (slot == nullptr) [[unlikely]]
+    return take_slow(c);
   m.take = top;
   return slot;
 }
 
 // free(). `caller` is for the message when p is not ours to free.
 inline void give_slot(void* p, const char* caller = "free") {
-  if (!arena.contains(p)) [[unlikely]] return give_slow(p, caller);
+  if (!arena.contains(p)) [[unlikely]]
+    return give_slow(p, caller);
   const auto lane = reinterpret_cast<std::uintptr_t>(this_lane());
   const std::uint64_t magazine_offset = arena.entry_of(p).word() ^ lane;
-  if (magazine_offset >= kTagGrain) [[unlikely]] return give_slow(p, caller);
+  if (magazine_offset >= kTagGrain) [[unlikely]]
+    return give_slow(p, caller);
 
   Magazine& m = *reinterpret_cast<Magazine*>(lane + magazine_offset);
   const auto offset = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p)) & m.slab_mask;

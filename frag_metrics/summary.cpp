@@ -94,7 +94,8 @@ void write_summary(int fd) {
   write_rung(fd, "dirty", s.dirty, s.mapped, "free pages not given back to the kernel yet");
   write_rung(fd, "mapped", s.mapped, s.mapped, "active, free pages, and lanes");
   write_rung(fd, "metadata", s.metadata, s.mapped, "our own data that is in memory");
-  write_rung(fd, "resident", s.resident, s.mapped, "active - untouched + dirty + metadata; measured");
+  write_rung(fd, "resident", s.resident, s.mapped,
+             "active - untouched + dirty + metadata; measured");
 
   Text line;
   line.put("\n  ");
@@ -152,7 +153,10 @@ bool write_xml(std::FILE* stream) {
   const auto put = [stream](const Text& text) {
     std::fwrite(text.view().data(), 1, text.view().size(), stream);
   };
-  put(Text().put("<malloc version=\"ashlar ").put(ashlar_version()).put("\">\n<heap nr=\"0\">\n<sizes>\n"));
+  put(Text()
+          .put("<malloc version=\"ashlar ")
+          .put(ashlar_version())
+          .put("\">\n<heap nr=\"0\">\n<sizes>\n"));
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     const ClassStats& of_class = s.classes[c];
     if (of_class.slabs == 0) continue;
