@@ -43,7 +43,7 @@ class Lock {
   void reset() { word_.store(kFree); }
 
   // Lets waiters notice that this process is a copy: a page from os::map_fork_marker(), not 0.
-  static void watch(std::atomic<std::uint32_t>* fork_marker) { fork_marker_ = fork_marker; }
+  static void watch(std::atomic<std::uint32_t>* fork_marker) { fork_marker_.store(fork_marker); }
 
  private:
   // A held lock's word: 1, perhaps with kContended, and the generation above.
@@ -71,13 +71,15 @@ class Lock {
 
   // Before a process takes its first lock, so that its own are never taken for inherited ones.
   static void notice_clone() {
-    if (fork_marker_ == nullptr || fork_marker_->load() != 0) return;
+    std::atomic<std::uint32_t>* const marker = fork_marker_.load();
+    if (marker == nullptr || marker->load() != 0) return;
     std::uint32_t wiped = 0;
-    if (fork_marker_->compare_exchange_strong(wiped, 1)) generation_++;
+    if (marker->compare_exchange_strong(wiped, 1)) generation_++;
   }
 
   static inline constinit std::atomic<std::uint32_t> generation_ = 0;  // atomic: any → any
-  static inline constinit std::atomic<std::uint32_t>* fork_marker_ = nullptr;  // set once
+  static inline constinit std::atomic<std::atomic<std::uint32_t>*> fork_marker_ =
+      nullptr;  // set once
 
   std::atomic<std::uint32_t> word_ = kFree;  // atomic: any thread → any thread
 };
