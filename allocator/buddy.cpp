@@ -25,17 +25,6 @@ struct Buddy::Summary {
 
 namespace {
 
-constexpr std::uint32_t kKindShift = 29;
-constexpr std::uint32_t kPagesMask = (1u << kKindShift) - 1;
-
-constexpr std::uint32_t block_word_for(BlockKind kind, std::uint32_t pages) {
-  return static_cast<std::uint32_t>(kind) << kKindShift | pages;
-}
-constexpr BlockKind kind_of(std::uint32_t word) {
-  return static_cast<BlockKind>(word >> kKindShift);
-}
-constexpr std::uint32_t pages_of(std::uint32_t word) { return word & kPagesMask; }
-
 // Calls visit(first page of the piece, position in its chunk, pages) for each chunk of a run.
 template <class Visit>
 void for_each_chunk(PageIndex first, std::uint32_t pages, Visit&& visit) {
@@ -113,7 +102,7 @@ struct RowCopy {
 }  // namespace
 
 Block Buddy::take(PageCount pages, PageCount alignment, BlockKind kind, std::uint64_t origin) {
-  ASHLAR_ASSERT(pages.v > 0 && pages.v <= kPagesMask);
+  ASHLAR_ASSERT(pages.v > 0 && pages.v <= BlockWord::kPagesMask);
   ASHLAR_ASSERT(is_power_of_two(alignment.v));
   const bool in_chunk = pages.v <= kPagesPerChunk && alignment.v <= kPagesPerChunk;
   const PageIndex first = in_chunk ? take_in_chunk(pages.v, alignment.v)
@@ -121,24 +110,25 @@ Block Buddy::take(PageCount pages, PageCount alignment, BlockKind kind, std::uin
   if (first.v == kNone) return {};
   const bool zero = !any_dirty(first, pages.v);
   // pairs with: give, kind_at. From here on the block is somebody's.
-  block_word(first).store(block_word_for(kind, pages.v), std::memory_order_release);
+  block_word(first).store(BlockWord::make(kind, pages.v), std::memory_order_release);
   return {first, zero};
 }
 
 bool Buddy::give(PageIndex first, BlockKind kind) {
   // pairs with: take. Of two racing givers one gets the block.
   std::uint32_t word = block_word(first).load(std::memory_order_acquire);
-  if (kind_of(word) != kind || !block_word(first).compare_exchange_strong(word, 0)) return false;
-  mark_dirty(first, pages_of(word));
-  release(first, pages_of(word));
+  if (BlockWord::kind(word) != kind || !block_word(first).compare_exchange_strong(word, 0))
+    return false;
+  mark_dirty(first, BlockWord::pages(word));
+  release(first, BlockWord::pages(word));
   return true;
 }
 
 bool Buddy::resize(PageIndex first, PageCount pages, bool& zero) {
   std::atomic<std::uint32_t>& head = block_word(first);
   const std::uint32_t word = head.load(std::memory_order_relaxed);  // the caller's own
-  const std::uint32_t old_pages = pages_of(word);
-  const std::uint32_t new_word = block_word_for(kind_of(word), pages.v);
+  const std::uint32_t old_pages = BlockWord::pages(word);
+  const std::uint32_t new_word = BlockWord::make(BlockWord::kind(word), pages.v);
   zero = true;
   if (pages.v > old_pages) {
     const PageIndex gained{first.v + old_pages};
@@ -333,7 +323,7 @@ void Buddy::add_chunks(ChunkIndex first, std::uint32_t count) {
 }
 
 void Buddy::add_taken_chunk(ChunkIndex chunk) {
-  block_word(first_page(chunk)).store(block_word_for(BlockKind::taken, kPagesPerChunk));
+  block_word(first_page(chunk)).store(BlockWord::make(BlockKind::taken, kPagesPerChunk));
 }
 
 bool Buddy::retire_chunk(ChunkIndex chunk) {
@@ -342,7 +332,7 @@ bool Buddy::retire_chunk(ChunkIndex chunk) {
     return false;
   }
   if (!claim(first_page(chunk), kPagesPerChunk)) return false;
-  block_word(first_page(chunk)).store(block_word_for(BlockKind::unmapped, kPagesPerChunk));
+  block_word(first_page(chunk)).store(BlockWord::make(BlockKind::unmapped, kPagesPerChunk));
   return true;
 }
 
@@ -354,20 +344,6 @@ void Buddy::revive_chunks(ChunkIndex first, std::uint32_t count) {
     block_word(page).store(0);
     release(page, kPagesPerChunk);
   }
-}
-
-bool Buddy::change_kind(PageIndex first, BlockKind from, BlockKind to) {
-  std::uint32_t word = block_word(first).load(std::memory_order_acquire);  // pairs with: take
-  return kind_of(word) == from &&
-         block_word(first).compare_exchange_strong(word, block_word_for(to, pages_of(word)));
-}
-
-BlockKind Buddy::kind_at(PageIndex first) const {
-  return kind_of(block_word(first).load(std::memory_order_acquire));  // pairs with: take
-}
-
-PageCount Buddy::pages_at(PageIndex first) const {
-  return {pages_of(block_word(first).load(std::memory_order_acquire))};  // pairs with: take
 }
 
 bool Buddy::is_free(PageIndex page) const {
@@ -388,15 +364,15 @@ Buddy::Counts Buddy::count() const {
     counts.free_dirty_pages += free.count();
     for (const auto& block : row.block) {
       const std::uint32_t word = block.load(std::memory_order_relaxed);  // a count, not an order
-      if (kind_of(word) == BlockKind::large || kind_of(word) == BlockKind::moved) {
-        counts.large_pages += pages_of(word);
+      if (BlockWord::kind(word) == BlockKind::large || BlockWord::kind(word) == BlockKind::moved) {
+        counts.large_pages += BlockWord::pages(word);
         counts.large_blocks++;
-      } else if (kind_of(word) == BlockKind::cached) {
-        counts.cached_pages += pages_of(word);
-      } else if (kind_of(word) == BlockKind::internal) {
-        counts.internal_pages += pages_of(word);
-      } else if (kind_of(word) >= BlockKind::unmapped) {
-        counts.unusable_pages += pages_of(word);
+      } else if (BlockWord::kind(word) == BlockKind::cached) {
+        counts.cached_pages += BlockWord::pages(word);
+      } else if (BlockWord::kind(word) == BlockKind::internal) {
+        counts.internal_pages += BlockWord::pages(word);
+      } else if (BlockWord::kind(word) >= BlockKind::unmapped) {
+        counts.unusable_pages += BlockWord::pages(word);
       }
     }
   }
@@ -415,8 +391,8 @@ const char* Buddy::check_invariants() const {
       const std::uint32_t word = row.block[i].load();
       if (word != 0) {
         if (page < block_end) return "buddy 1: two blocks overlap";
-        if (pages_of(word) == 0) return "buddy 1: a block without pages";
-        block_end = page + pages_of(word);
+        if (BlockWord::pages(word) == 0) return "buddy 1: a block without pages";
+        block_end = page + BlockWord::pages(word);
       }
       if (is_free && page < block_end) return "buddy 1: a page of a block is free";
       if (!is_free && page >= block_end) return "buddy 1: a page is neither free nor in a block";

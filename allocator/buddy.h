@@ -53,8 +53,21 @@ struct Block {
   explicit operator bool() const { return first.v != kNone; }
 };
 
-// What fits into a block word.
-inline constexpr Bytes kMostBlockBytes = ((Bytes{1} << 29) - 1) * kPageBytes;
+// Pages and kind of a block in one word.
+struct BlockWord {
+  static constexpr std::uint32_t kKindShift = 29;
+  static constexpr std::uint32_t kPagesMask = (1u << kKindShift) - 1;
+
+  static constexpr std::uint32_t make(BlockKind kind, std::uint32_t pages) {
+    return static_cast<std::uint32_t>(kind) << kKindShift | pages;
+  }
+  static constexpr BlockKind kind(std::uint32_t word) {
+    return static_cast<BlockKind>(word >> kKindShift);
+  }
+  static constexpr std::uint32_t pages(std::uint32_t word) { return word & kPagesMask; }
+};
+
+inline constexpr Bytes kMostBlockBytes = bytes_of(PageCount{BlockWord::kPagesMask});
 
 inline constexpr std::uint32_t kRowWords = kPagesPerChunk / 64;
 
@@ -85,11 +98,22 @@ class Buddy {
   // `zero` tells whether the pages that were gained read as zero.
   [[nodiscard]] bool resize(PageIndex first, PageCount pages, bool& zero);
 
-  // False: the block was not of the kind `from`. Of two racing callers one succeeds.
-  [[nodiscard]] bool change_kind(PageIndex first, BlockKind from, BlockKind to);
+  // The holder of a block says what it is now. False: it was not of the kind `from`.
+  [[nodiscard]] bool change_kind(PageIndex first, BlockKind from, BlockKind to) {
+    const std::uint32_t word = block_word(first).load(std::memory_order_acquire);
+    if (BlockWord::kind(word) != from) return false;
+    // A plain store: nobody else may change the word while the caller holds the block.
+    // pairs with: kind_at, pages_at
+    block_word(first).store(BlockWord::make(to, BlockWord::pages(word)), std::memory_order_release);
+    return true;
+  }
 
-  BlockKind kind_at(PageIndex first) const;
-  PageCount pages_at(PageIndex first) const;
+  BlockKind kind_at(PageIndex first) const {  // pairs with: take, change_kind
+    return BlockWord::kind(block_word(first).load(std::memory_order_acquire));
+  }
+  PageCount pages_at(PageIndex first) const {  // pairs with: take, change_kind
+    return {BlockWord::pages(block_word(first).load(std::memory_order_acquire))};
+  }
   bool is_free(PageIndex page) const;
   // Whether a large object that is in use starts there.
   bool is_large(PageIndex first) const {

@@ -67,8 +67,7 @@ bool Heap::make_room(std::uint32_t seen, PageCount pages, Bytes alignment) {
 
 // --- lanes --------------------------------------------------------------------------------------
 
-Lane* Heap::lane_for_this_thread() {
-  if (this_lane() != &no_lane) return this_lane();
+Lane* Heap::lease_slow() {
   if (t_state == ThreadState::ended) return nullptr;
   // The first thread gets its lane at once: most programs have no other.
   // relaxed: only whether there is any

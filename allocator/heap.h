@@ -30,7 +30,7 @@ class Heap {
   constexpr Heap() = default;
 
   // This thread's lane; leases one if it has earned it. Null: work without one.
-  Lane* lane_for_this_thread();
+  Lane* lane_for_this_thread() { return this_lane() != &no_lane ? this_lane() : lease_slow(); }
   // One slot for a thread without a lane. Null and errno when memory is out.
   void* take_shared(ClassIndex c);
 
@@ -67,6 +67,7 @@ class Heap {
 
  private:
   bool ensure_arena();
+  Lane* lease_slow();
   Lane* lease();
   Lane* add_lane();
   LaneSlabs* shared_lane();

@@ -25,7 +25,7 @@ struct Region {
   enum class Backing : std::uint8_t {
     window,    // addresses only; commit maps
     reserved,  // a PROT_NONE mapping; commit maps over it
-    ready,     // memory that the creator of the arena brings
+    ready,     // private memory that the creator of the arena brings
   };
 
   std::byte* base = nullptr;

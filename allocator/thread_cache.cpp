@@ -54,6 +54,7 @@ void init_magazines(Lane& lane) {
   lane.stack_room = lane.stacks();
   lane.remote_count = 0;
   lane.large.count = 0;
+  lane.large.bytes = 0;
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     Magazine* const m = new (&lane.magazine[c]) Magazine;
     m->magic = kSizeClasses[c].magic;
@@ -137,9 +138,16 @@ void enforce_budget(Lane& lane) {
   }
 }
 
-void* remove_large(LargeCache& cache, std::uint32_t i) {
+void* remove_large(Lane& lane, std::uint32_t i) {
+  LargeCache& cache = lane.large;
   void* const p = cache.block[i];
+  cache.bytes -= bytes_of(PageCount{cache.pages[i]});
   const std::uint32_t count = cache.count - 1;
+  if (i == count) {
+    cache.count = count;
+    return p;
+  }
+  Busy busy(lane);
   for (; i < count; i++) {
     cache.block[i] = cache.block[i + 1];
     cache.pages[i] = cache.pages[i + 1];
@@ -148,8 +156,8 @@ void* remove_large(LargeCache& cache, std::uint32_t i) {
   return p;
 }
 
-void flush_oldest_large(LargeCache& cache) {
-  if (!arena.give_pages(remove_large(cache, 0), BlockKind::cached)) {
+void flush_oldest_large(Lane& lane) {
+  if (!arena.give_pages(remove_large(lane, 0), BlockKind::cached)) {
     fatal("free(): a freed large block was changed");
   }
 }
@@ -263,12 +271,12 @@ void give_slow(void* p, const char* caller) {
 }
 
 void* take_recent_large(PageCount pages) {
-  LargeCache& cache = this_lane()->large;
+  Lane& lane = *this_lane();
+  LargeCache& cache = lane.large;
   for (std::uint32_t i = cache.count; i-- > 0;) {
     if (cache.pages[i] != pages.v) continue;
-    Busy busy(*this_lane());
     cache.used = true;
-    void* const p = remove_large(cache, i);
+    void* const p = remove_large(lane, i);
     if (!arena.change_kind(p, BlockKind::cached, BlockKind::large)) {
       fatal("malloc(): a freed large block was changed");
     }
@@ -280,17 +288,17 @@ void* take_recent_large(PageCount pages) {
 bool keep_recent_large(void* p) {
   Lane* const lane = heap.lane_for_this_thread();
   if (lane == nullptr) return false;
-  const PageCount pages = arena.buddy().pages_at(arena.page_of(p));
-  if (bytes_of(pages) > LargeCache::kMostBytes / 2) return false;
+  const Bytes bytes = bytes_of(arena.buddy().pages_at(arena.page_of(p)));
+  if (bytes > LargeCache::kMostBytes / 2) return false;
   if (!arena.change_kind(p, BlockKind::large, BlockKind::cached)) return false;
   LargeCache& cache = lane->large;
-  Busy busy(*lane);
-  while (cache.count == LargeCache::kBlocks ||
-         cache.bytes() + bytes_of(pages) > LargeCache::kMostBytes) {
-    flush_oldest_large(cache);
+  while (cache.count == LargeCache::kBlocks || cache.bytes + bytes > LargeCache::kMostBytes) {
+    flush_oldest_large(*lane);
   }
+  cache.bytes += bytes;
   cache.block[cache.count] = p;
-  cache.pages[cache.count] = pages.v;
+  cache.pages[cache.count] = pages_for(bytes).v;
+  std::atomic_signal_fence(std::memory_order_release);  // fork sees the block or the old count
   cache.count = cache.count + 1;
   return true;
 }
@@ -303,7 +311,7 @@ void init_lane(Lane& lane) {
 void flush_lane(Lane& lane) {
   Busy busy(lane);
   for (std::uint32_t c = 0; c < kClassCount; c++) flush_magazine(lane, ClassIndex{c});
-  while (lane.large.count != 0) flush_oldest_large(lane.large);
+  while (lane.large.count != 0) flush_oldest_large(lane);
   flush_remote(lane);
   arena.drain_inbox(lane.slabs);
 }
@@ -315,7 +323,7 @@ void trim_lane(Lane& lane) {
     if (!m.used) flush_magazine(lane, ClassIndex{c});
     m.used = false;
   }
-  while (!lane.large.used && lane.large.count != 0) flush_oldest_large(lane.large);
+  while (!lane.large.used && lane.large.count != 0) flush_oldest_large(lane);
   lane.large.used = false;
   flush_remote(lane);
   arena.drain_inbox(lane.slabs);
@@ -334,7 +342,7 @@ void recover_magazines(Lane& lane) {
       rescue(ClassIndex{c}, m.take_base, m.take);
       rescue(ClassIndex{c}, m.give_base, m.give);
     }
-    while (lane.large.count != 0) flush_oldest_large(lane.large);
+    while (lane.large.count != 0) flush_oldest_large(lane);
     flush_remote(lane);
   }
   lane.busy = false;

@@ -63,13 +63,8 @@ struct LargeCache {
   void* block[kBlocks] = {};            // owner: oldest first
   Owned<std::uint32_t> pages[kBlocks];  // owner → reports
   Owned<std::uint32_t> count;           // owner → reports
+  Bytes bytes = 0;                      // owner: of all blocks
   bool used = false;                    // owner: since the last trim
-
-  Bytes bytes() const {
-    Bytes sum = 0;
-    for (std::uint32_t i = 0; i < count; i++) sum += Bytes{pages[i]} * kPageBytes;
-    return sum;
-  }
 };
 
 struct alignas(kPageBytes) Lane {
