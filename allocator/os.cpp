@@ -138,13 +138,18 @@ bool move_pages(void* from, void* to, Bytes length) {
     unsigned char present = 0;
     return ::syscall(SYS_mincore, page, kPageBytes, &present) == 0;
   };
+  const auto map_target = [target](Bytes offset, Bytes bytes) {
+    return map(target + offset, bytes, PROT_READ | PROT_WRITE, MAP_FIXED_NOREPLACE) ==
+           target + offset;
+  };
+  if (map_target(0, length)) {  // nothing was moved
+    std::memcpy(target, source, length);
+    return true;
+  }
   Bytes done = 0;
   for (; done < length; done += kPageBytes) {
     if (is_mapped(target + done)) continue;
-    if (map(target + done, kPageBytes, PROT_READ | PROT_WRITE, MAP_FIXED_NOREPLACE) !=
-        target + done) {
-      break;
-    }
+    if (!map_target(done, kPageBytes)) break;
     std::memcpy(target + done, source + done, kPageBytes);
   }
   if (done == length) return true;
