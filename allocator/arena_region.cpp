@@ -36,13 +36,13 @@ struct Geometry {
 };
 
 // Pages are counted in 32 bits, kNone is not a page.
-constexpr std::uint32_t kMostChunks = kNone / kPagesPerChunk;
+constexpr std::uint32_t kChunkLimit = kNone / kPagesPerChunk;
 
 std::uint32_t chunks_in(Bytes region_bytes) {
   constexpr Bytes kBytesPerChunk = kChunkBytes + sizeof(ChunkMeta) + Geometry::kTableBytesPerChunk +
                                    Geometry::kSummaryBytesPerChunk;
   const Bytes estimate = region_bytes / kBytesPerChunk;
-  auto chunks = static_cast<std::uint32_t>(estimate < kMostChunks ? estimate : kMostChunks);
+  auto chunks = static_cast<std::uint32_t>(estimate < kChunkLimit ? estimate : kChunkLimit);
   while (chunks > 0 && Geometry(chunks).bytes(chunks) > region_bytes) chunks--;
   return chunks;
 }
@@ -244,13 +244,13 @@ os::Commit Arena::commit_metadata(std::uint32_t first, std::uint32_t count, bool
 }
 
 Bytes Arena::purge(bool all) {
-  constexpr Bytes kMostBytes = 16 * kMiB;
-  constexpr std::uint32_t kMostChunks = 512;
+  constexpr Bytes kBytesPerCall = 16 * kMiB;
+  constexpr std::uint32_t kChunksPerCall = 512;
   Bytes bytes = 0;
   std::uint32_t c =
       all ? 0 : purge_cursor_.load(std::memory_order_relaxed);  // one caller at a time
   for (std::uint32_t seen = 0; c < chunks(); seen++) {
-    if (!all && (seen == kMostChunks || bytes >= kMostBytes)) break;
+    if (!all && (seen == kChunksPerCall || bytes >= kBytesPerCall)) break;
     bytes += purge_chunk(ChunkIndex{c++}, all);
   }
   purge_cursor_.store(c < chunks() ? c : 0, std::memory_order_relaxed);

@@ -21,7 +21,7 @@
 //          thread that dies between two of them leaks the pages it was about to take or give,
 //          and nothing else. Truth is the block words; rows and summaries can be rebuilt.
 // Position: holds no addresses.
-// Not here: growing the arena (arena), the system calls of purging (purge).
+// Not here: growing the arena (arena), the system calls of purging (arena).
 #pragma once
 
 #include <atomic>

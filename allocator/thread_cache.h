@@ -11,8 +11,8 @@
 //            give  │ x y              free pushes behind y   when both are, refill_slow()
 //
 //          The word below a stack is null, so that popping an empty one yields null. Stacks start
-//          at a few slots, double when a refill or flush shows that they are too small, and are
-//          bounded in bytes. They lie apart from user memory. A slot that another lane owns goes
+//          with a page's worth of slots, double when a refill or flush shows that they are too
+//          small, and hold at most a slab's worth. They lie apart from user memory. A slot that another lane owns goes
 //          to `remote`, from where one atomic step frees all neighbours in a bitmap word.
 // Invariants (check_invariants() tests these by number):
 //   1  each stack lies within its bounds, above a null word

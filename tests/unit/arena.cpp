@@ -249,22 +249,33 @@ TEST_CASE("a notification that comes when its slab is gone does no harm") {
   CHECK(broken(g) == "");
 }
 
-TEST_CASE("a notification that comes when the slab is another lane's is passed on") {
-  ArenaGround g(2);
+// A full slab of lane b, in a unit that was a slab of lane a before and waits in a's inbox.
+struct LateNotification {
+  ArenaGround g{2};
   LaneSlabs& a = add_lane(g.arena, 1);
   LaneSlabs& b = add_lane(g.arena, 2);
-  const Slots first = g.take(a, kSmall, kSmallSlots);
-  const Slots second = g.take(a, kSmall, kSmallSlots);
-  SlabDescriptor& descriptor = descriptor_of(g, second[0]);
-  g.give(a, kSmall, first);
-  g.give(a, kSmall, second);
-  const Slots of_b = g.take(b, kSmall, kSmallSlots);
-  REQUIRE(&descriptor_of(g, of_b[0]) == &descriptor);
-  notify_late(g, a, descriptor, of_b.back());
+  Slots of_b;
+  SlabDescriptor* descriptor = nullptr;
+
+  LateNotification() {
+    const Slots first = g.take(a, kSmall, kSmallSlots);
+    const Slots second = g.take(a, kSmall, kSmallSlots);
+    descriptor = &descriptor_of(g, second[0]);
+    g.give(a, kSmall, first);
+    g.give(a, kSmall, second);
+    of_b = g.take(b, kSmall, kSmallSlots);
+    REQUIRE(&descriptor_of(g, of_b[0]) == descriptor);
+    notify_late(g, a, *descriptor, of_b.back());
+  }
+};
+
+TEST_CASE("a notification that comes when the slab is another lane's is passed on") {
+  LateNotification late;
+  auto& [g, a, b, of_b, descriptor] = late;
   g.give_remote(of_b);  // finds `pending` set, and rests assured
   g.arena.drain_inbox(a);
   CHECK(g.arena.drain_inbox(b));
-  CHECK(descriptor.used == 0);
+  CHECK(descriptor->used == 0);
   CHECK(!g.arena.drain_inbox(a));
 }
 
@@ -529,22 +540,13 @@ TEST_CASE("a lane whose lists are rubble is put in order again") {
 }
 
 TEST_CASE("what a dead lane's inbox held for another lane is not lost") {
-  ArenaGround g(2);
-  LaneSlabs& a = add_lane(g.arena, 1);
-  LaneSlabs& b = add_lane(g.arena, 2);
-  const Slots first = g.take(a, kSmall, kSmallSlots);
-  const Slots second = g.take(a, kSmall, kSmallSlots);
-  SlabDescriptor& descriptor = descriptor_of(g, second[0]);
-  g.give(a, kSmall, first);
-  g.give(a, kSmall, second);
-  const Slots of_b = g.take(b, kSmall, kSmallSlots);
-  REQUIRE(&descriptor_of(g, of_b[0]) == &descriptor);
-  notify_late(g, a, descriptor, of_b.back());
+  LateNotification late;
+  auto& [g, a, b, of_b, descriptor] = late;
   g.arena.recover_lane(a);
   g.give_remote(of_b);
   g.arena.drain_inbox(a);
   CHECK(g.arena.drain_inbox(b));
-  CHECK(descriptor.used == 0);
+  CHECK(descriptor->used == 0);
 }
 
 TEST_CASE("check_invariants finds what is broken") {
