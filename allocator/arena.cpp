@@ -10,6 +10,10 @@ inline void Arena::after_give(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
     retire_slab(lane, c, slab);
 }
 
+inline void Arena::note_given(LaneSlabs& lane, ClassIndex c, std::uint32_t slots) {
+  lane.used_bytes = lane.used_bytes - Bytes{slots} * size_class(c).slot_bytes;
+}
+
 inline void Arena::place(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
   const auto list =
       static_cast<std::uint8_t>(fullness(slab.size_class_info(), slab.descriptor().used));
@@ -30,16 +34,23 @@ std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std
     }
     const auto fullest = static_cast<std::uint8_t>(std::bit_width(lists) - 1);
     Slab slab = slab_at(UnitIndex{lane.head[c.v][fullest]}, c);
+    const std::uint64_t holes = slab.descriptor().holes;
     taken += slab.take(slots + want - taken, want - taken);
+    if (holes != 0) [[unlikely]] {
+      const auto refilled = static_cast<Bytes>(std::popcount(holes & ~slab.descriptor().holes));
+      lane.refilled_bytes = lane.refilled_bytes + refilled * kPageBytes;
+    }
     place(lane, c, slab);
   }
   if (taken < want) {
     for (std::uint32_t i = 0; i < taken; i++) slots[i] = slots[want - taken + i];
   }
+  lane.used_bytes = lane.used_bytes + Bytes{taken} * size_class(c).slot_bytes;
   return taken;
 }
 
 void Arena::give_slots(LaneSlabs& lane, ClassIndex c, void* const* slots, std::uint32_t count) {
+  note_given(lane, c, count);
   give_by_word(c, slots, count,
                [&](Slab& slab, std::uint32_t w, std::uint64_t bits, std::uint32_t n) {
                  if (slab.give(w, bits) == Give::double_free) return Give::double_free;
@@ -182,7 +193,9 @@ bool Arena::drain_slab(LaneSlabs& lane, UnitIndex unit) {
   const ClassIndex c = units_[unit].size_class();
   if (unit != slab_unit(unit_address(unit), size_class(c))) return false;  // a slab's inner unit
   Slab slab = slab_at(unit, c);
-  if (slab.drain_remote() == 0) return false;
+  const std::uint32_t drained = slab.drain_remote();
+  if (drained == 0) return false;
+  note_given(lane, c, drained);
   after_give(lane, c, slab);
   return true;
 }
@@ -265,6 +278,9 @@ void Arena::init_lane(LaneSlabs& lane, std::uint64_t tag) {
   lane.tag = tag;
   lane.index = page_of(&lane);
   lane.inbox.store(kNone);
+  lane.purge_cursor = 0;
+  lane.used_bytes = 0;
+  lane.refilled_bytes = 0;
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     lane.nonempty[c] = 0;
     for (std::uint32_t& head : lane.head[c]) head = kNone;
@@ -296,6 +312,7 @@ void Arena::recover_lane(LaneSlabs& lane) {
       slab.recount();
       slab.drain_remote();
       slab.descriptor().list = LaneSlabs::kNoList;
+      lane.used_bytes = lane.used_bytes + Bytes{slab.descriptor().used} * info.slot_bytes;
       place(lane, entry.size_class(), slab);
       u += info.slab_bytes / kUnitBytes - 1;
     } else {

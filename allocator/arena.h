@@ -44,6 +44,9 @@ struct alignas(kCacheLineBytes) LaneSlabs {
 
   alignas(kCacheLineBytes) std::uint64_t tag;  // const: see UnitEntry
   PageIndex index;                             // const: the page this structure starts at
+  Owned<std::uint32_t> purge_cursor;           // owner: the unit where purge_slabs() goes on
+  Owned<Bytes> used_bytes;                     // owner → reports: slots handed out; advice
+  Owned<Bytes> refilled_bytes;                 // owner: holes that were taken from; it only grows
   std::uint8_t nonempty[kClassCount];          // owner: bit l: list l has a slab
   std::uint32_t head[kClassCount][kLists];     // owner: first unit of the list, or kNone
 };
@@ -120,10 +123,18 @@ class Arena {
   // `seen`. False: no memory or no address space is left.
   [[nodiscard]] bool grow(std::uint32_t seen, PageCount pages, Bytes alignment);
 
-  // Purges all free pages, or a part of those that were free for a whole pass over the arena: each
-  // call goes on where the last one ended. Returns the bytes given back. One caller at a time.
-  Bytes purge(bool all);
+  enum class Purge : std::uint8_t {
+    aged,    // what was idle for a whole pass; a part of a pass, about a millisecond's worth
+    soon,    // also what was not; a part
+    at_once  // everything
+  };
+  // Purges free pages. A part goes on where the last call ended. Returns the bytes given back. One
+  // caller at a time.
+  Bytes purge(Purge which);
   bool purge_pass_ended() const { return purge_cursor_.load(std::memory_order_relaxed) == 0; }
+  // The same for empty pages inside the lane's slabs; those from which nothing was taken for a
+  // whole pass are idle. A pass ended when lane.purge_cursor is 0.
+  Bytes purge_slabs(LaneSlabs& lane, Purge which);
 
   // Whether p points into the data of this arena, as far as this view knows.
   bool contains(const void* p) const { return data_offset(p) < data_bytes(); }
@@ -188,6 +199,7 @@ class Arena {
   void move_to_list(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list);
   void link(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list);
   void unlink(LaneSlabs& lane, ClassIndex c, const Slab& slab);
+  void note_given(LaneSlabs& lane, ClassIndex c, std::uint32_t slots);
   void after_give(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void notify_owner(UnitIndex unit);
   void pass_on(const LaneSlabs& lane, UnitIndex unit);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How an arena lies in its region: making it, growing it, giving pages back.
+// How an arena lies in its region: making it and growing it.
 #include "arena.h"
 
 namespace ashlar {
@@ -9,6 +9,7 @@ struct ArenaHeader {
   std::uint32_t version;              // const
   std::uint32_t max_chunks;           // const
   std::atomic<std::uint32_t> chunks;  // atomic: who grows the arena → all
+  alignas(kCacheLineBytes) PageTotals totals;
 };
 
 namespace {
@@ -102,7 +103,7 @@ void Arena::attach(const os::Region& region) {
   data_ = region.base + at.data;
   buddy_ = Buddy{reinterpret_cast<std::byte*>(&meta_->rows), sizeof(ChunkMeta),
                  reinterpret_cast<std::atomic<std::uint32_t>*>(region.base + at.summaries),
-                 &header_->chunks};
+                 &header_->chunks, &header_->totals};
   refresh();
 }
 
@@ -241,27 +242,6 @@ os::Commit Arena::commit_metadata(std::uint32_t first, std::uint32_t count, bool
   }
   metadata_chunks_ = to;
   return os::Commit::done;
-}
-
-Bytes Arena::purge(bool all) {
-  constexpr Bytes kBytesPerCall = 16 * kMiB;
-  constexpr std::uint32_t kChunksPerCall = 512;
-  Bytes bytes = 0;
-  std::uint32_t c =
-      all ? 0 : purge_cursor_.load(std::memory_order_relaxed);  // one caller at a time
-  for (std::uint32_t seen = 0; c < chunks(); seen++) {
-    if (!all && (seen == kChunksPerCall || bytes >= kBytesPerCall)) break;
-    bytes += purge_chunk(ChunkIndex{c++}, all);
-  }
-  purge_cursor_.store(c < chunks() ? c : 0, std::memory_order_relaxed);
-  return bytes;
-}
-
-Bytes Arena::purge_chunk(ChunkIndex chunk, bool all) {
-  const std::uint32_t pages = buddy_.age_chunk(chunk, all, [&](PageIndex first, PageCount count) {
-    return os::purge(address_of(first), bytes_of(count));
-  });
-  return bytes_of(PageCount{pages});
 }
 
 }  // namespace ashlar

@@ -108,7 +108,7 @@ Block Buddy::take(PageCount pages, PageCount alignment, BlockKind kind, std::uin
   const PageIndex first = in_chunk ? take_in_chunk(pages.v, alignment.v)
                                    : take_over_chunks(pages.v, alignment.v, origin);
   if (first.v == kNone) return {};
-  const bool zero = !any_dirty(first, pages.v);
+  const bool zero = count_dirty(first, pages.v) == 0;
   // pairs with: give, kind_at. From here on the block is somebody's.
   block_word(first).store(BlockWord::make(kind, pages.v), std::memory_order_release);
   return {first, zero};
@@ -136,7 +136,7 @@ bool Buddy::resize(PageIndex first, PageCount pages, bool& zero) {
     if (std::uint64_t{gained.v} + gain > std::uint64_t{chunk_count()} * kPagesPerChunk)
       return false;
     if (!claim(gained, gain)) return false;
-    zero = !any_dirty(gained, gain);
+    zero = count_dirty(gained, gain) == 0;
     head.store(new_word, std::memory_order_release);  // pairs with: kind_at
   } else if (pages.v < old_pages) {
     head.store(new_word, std::memory_order_release);  // pairs with: kind_at
@@ -237,7 +237,7 @@ bool Buddy::claim(PageIndex first, std::uint32_t pages) {
     std::uint64_t old = word.load(std::memory_order_relaxed);  // checked by the exchange
     do {
       if ((old & mask) != mask) {
-        recount(first, done, false);
+        note_claimed(first, done);
         release(first, done);
         return false;
       }
@@ -245,11 +245,22 @@ bool Buddy::claim(PageIndex first, std::uint32_t pages) {
     } while (!word.compare_exchange_weak(old, old & ~mask, std::memory_order_acq_rel));
     done += count;
   }
-  recount(first, pages, false);
+  note_claimed(first, pages);
   return true;
 }
 
+void Buddy::note_claimed(PageIndex first, std::uint32_t pages) {
+  recount(first, pages, false);
+  totals_->used.fetch_add(static_cast<std::int32_t>(pages), std::memory_order_relaxed);  // advice
+  totals_->dirty.fetch_sub(static_cast<std::int32_t>(count_dirty(first, pages)),
+                           std::memory_order_relaxed);  // advice
+}
+
 void Buddy::release(PageIndex first, std::uint32_t pages) {
+  // Before somebody else may claim them.
+  totals_->used.fetch_sub(static_cast<std::int32_t>(pages), std::memory_order_relaxed);  // advice
+  totals_->dirty.fetch_add(static_cast<std::int32_t>(count_dirty(first, pages)),
+                           std::memory_order_relaxed);  // advice
   for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t position, std::uint32_t count) {
     ChunkRows& row = rows(at);
     for_each_word(position, count, [&](std::uint32_t w, std::uint64_t mask) {
@@ -261,15 +272,17 @@ void Buddy::release(PageIndex first, std::uint32_t pages) {
   recount(first, pages, true);
 }
 
-bool Buddy::any_dirty(PageIndex first, std::uint32_t pages) const {
-  std::uint64_t dirty = 0;
+std::uint32_t Buddy::count_dirty(PageIndex first, std::uint32_t pages) const {
+  std::uint32_t dirty = 0;
   for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t position, std::uint32_t count) {
     const ChunkRows& row = rows(at);
     for_each_word(position, count, [&](std::uint32_t w, std::uint64_t mask) {
-      dirty |= row.dirty[w].load(std::memory_order_relaxed) & mask;  // ours since claim()
+      const std::uint64_t word =
+          row.dirty[w].load(std::memory_order_relaxed);  // ours since claim()
+      dirty += static_cast<std::uint32_t>(std::popcount(word & mask));
     });
   });
-  return dirty != 0;
+  return dirty;
 }
 
 void Buddy::mark_dirty(PageIndex first, std::uint32_t pages) {
@@ -382,6 +395,8 @@ Buddy::Counts Buddy::count() const {
 const char* Buddy::check_invariants() const {
   const std::uint32_t chunks = chunk_count();
   std::uint64_t block_end = 0;  // page behind the last block seen
+  std::int64_t used = 0;
+  std::int64_t dirty = 0;
   for (std::uint32_t c = 0; c < chunks; c++) {
     const ChunkRows& row = rows(ChunkIndex{c});
     const RowCopy free(row.free);
@@ -397,6 +412,11 @@ const char* Buddy::check_invariants() const {
       if (is_free && page < block_end) return "buddy 1: a page of a block is free";
       if (!is_free && page >= block_end) return "buddy 1: a page is neither free nor in a block";
     }
+    const bool is_taken = kind_at(first_page(ChunkIndex{c})) == BlockKind::taken;
+    used += is_taken ? 0 : kPagesPerChunk - free.count();
+    for (std::uint32_t w = 0; w < kRowWords; w++) {
+      dirty += std::popcount(free.word[w] & row.dirty[w].load());
+    }
     const auto summary = Summary::of(summaries_[c].load());
     if (summary.free != free.count()) return "buddy 2: a summary's count is wrong";
     if (summary.longest < free.longest_run()) return "buddy 2: a summary's bound is too low";
@@ -408,6 +428,9 @@ const char* Buddy::check_invariants() const {
         return "buddy 3: an aged page is clean";
       }
     }
+  }
+  if (totals_->used.load() != used || totals_->dirty.load() != dirty) {
+    return "buddy 4: a total is wrong";
   }
   if (block_end > std::uint64_t{chunks} * kPagesPerChunk)
     return "buddy 1: a block leaves the arena";

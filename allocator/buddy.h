@@ -17,6 +17,7 @@
 //   1  every page is free or in exactly one block, and block words stand only at first pages
 //   2  a summary counts the free bits of its row, and its bounds are not below the truth
 //   3  an aged page is dirty
+//   4  the totals are the sums over all rows
 // Threads: any, without locks: rows, block words and summaries change by single atomic steps. A
 //          thread that dies between two of them leaks the pages it was about to take or give,
 //          and nothing else. Truth is the block words; rows and summaries can be rebuilt.
@@ -79,14 +80,24 @@ struct alignas(kPageBytes) ChunkRows {
   std::atomic<std::uint32_t> block[kPagesPerChunk];  // atomic: holder of the block → any
 };
 
+// Sums over all rows. Right in a quiet arena; after a crash they may be off, so they only advise.
+struct PageTotals {
+  std::atomic<std::int32_t> used;   // atomic: any → any; pages in blocks
+  std::atomic<std::int32_t> dirty;  // atomic: any → any; free pages that may hold something
+};
+
 class Buddy {
  public:
   Buddy() = default;
   // `rows`: the first chunk's ChunkRows, the next one `stride` bytes on. `summaries`: one zeroed
-  // word per chunk. `chunk_count`: how many chunks there are now.
+  // word per chunk. `chunk_count`: how many chunks there are now. `totals`: zero at first.
   Buddy(std::byte* rows, Bytes stride, std::atomic<std::uint32_t>* summaries,
-        const std::atomic<std::uint32_t>* chunk_count)
-      : rows_(rows), stride_(stride), summaries_(summaries), chunk_count_(chunk_count) {}
+        const std::atomic<std::uint32_t>* chunk_count, PageTotals* totals)
+      : rows_(rows),
+        stride_(stride),
+        summaries_(summaries),
+        chunk_count_(chunk_count),
+        totals_(totals) {}
 
   // A block of `pages`, its first page a multiple of `alignment` pages, counted so that page 0
   // of the arena is `origin` (matters only for alignments above a chunk). None: no room.
@@ -151,6 +162,9 @@ class Buddy {
     std::uint32_t longest_run = 0;     // free pages in a row inside one chunk
   };
   Counts count() const;
+  // The same from running totals, which cost nothing to read: pages in blocks, free dirty pages.
+  std::uint32_t used_pages() const { return at_least_zero(totals_->used); }
+  std::uint32_t dirty_pages() const { return at_least_zero(totals_->dirty); }
 
   // Null, or what is broken. Only while no other thread is in the arena.
   const char* check_invariants() const;
@@ -171,8 +185,13 @@ class Buddy {
   PageIndex take_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment);
   PageIndex take_over_chunks(std::uint32_t pages, std::uint64_t alignment, std::uint64_t origin);
   bool claim(PageIndex first, std::uint32_t pages);
+  void note_claimed(PageIndex first, std::uint32_t pages);
   void release(PageIndex first, std::uint32_t pages);
-  bool any_dirty(PageIndex first, std::uint32_t pages) const;
+  std::uint32_t count_dirty(PageIndex first, std::uint32_t pages) const;
+  static std::uint32_t at_least_zero(const std::atomic<std::int32_t>& total) {
+    const std::int32_t n = total.load(std::memory_order_relaxed);  // a hint
+    return n > 0 ? static_cast<std::uint32_t>(n) : 0;
+  }
   void mark_dirty(PageIndex first, std::uint32_t pages);
   void recount(PageIndex first, std::uint32_t pages, bool released);
   void learn(ChunkIndex chunk, std::uint32_t seen, std::uint32_t pages, std::uint32_t alignment);
@@ -181,6 +200,7 @@ class Buddy {
   Bytes stride_ = 0;                                         // const
   std::atomic<std::uint32_t>* summaries_ = nullptr;          // const
   const std::atomic<std::uint32_t>* chunk_count_ = nullptr;  // const
+  PageTotals* totals_ = nullptr;                             // const
 };
 
 // Calls visit(first bit, bits) for the runs of set bits in a row.

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <pthread.h>
 
-#include "options.h"
+#include "maintenance.h"
 
 namespace ashlar {
 
@@ -75,8 +75,10 @@ Lane* Heap::lease_slow() {
   if (!ensure_arena()) return nullptr;
   Lane* const lane = lease();
   if (lane == nullptr) return nullptr;
+  const bool alone = !shared_by_threads_.exchange(true);
   set_this_lane(*lane);
   watch_this_thread(lane);
+  if (!alone) maintenance.start_thread();
   return lane;
 }
 
@@ -126,6 +128,7 @@ void Heap::release_lane_of_this_thread() {
   if (lane == &no_lane) return;
   flush_lane(*lane);
   set_this_lane(no_lane);
+  maintenance.notice_thread_exit();
   pool_lock_.lock();
   lane->leased = false;
   lane->next_pooled = pool_;
@@ -139,7 +142,9 @@ bool Heap::drain_pool() {
   bool any = false;
   pool_lock_.lock();
   for (Lane* lane = pool_; lane != nullptr; lane = lane->next_pooled) {
-    if (!lane->orphaned) any |= arena.drain_inbox(lane->slabs);
+    if (lane->orphaned) continue;
+    Entered entered(*lane);
+    any |= arena.drain_inbox(lane->slabs);
   }
   pool_lock_.unlock();
   shared_lock_.lock();
@@ -216,7 +221,7 @@ bool Heap::give_large(void* p) {
     return arena.give_pages(p, BlockKind::internal);
   }
   if (!arena.give_pages(p, BlockKind::large)) return false;
-  maintain(this_lane() == &no_lane ? nullptr : this_lane());
+  maintenance.tick(this_lane() == &no_lane ? nullptr : this_lane());
   return true;
 }
 
@@ -247,32 +252,6 @@ void* Heap::resize_large(void* p, Bytes old_bytes, Bytes new_bytes) {
   return to;
 }
 
-// --- housekeeping -------------------------------------------------------------------------------
-
-void Heap::maintain(Lane* lane) {
-  const std::int64_t purge_ms = options.purge_ms;
-  if (purge_ms < 0) return;
-  const std::uint64_t now = os::now_ms();
-  // Two passes a period: a page goes when it was free for one whole pass.
-  const std::uint64_t next = now + static_cast<std::uint64_t>(purge_ms) / 2;
-  if (lane != nullptr && now >= lane->trim_due_ms) {
-    lane->trim_due_ms = next;
-    trim_lane(*lane);
-  }
-  if (now < due_ms_.load(std::memory_order_relaxed)) return;  // a hint
-  if (purging_.exchange(true)) return;                        // somebody else does it
-  arena.purge(purge_ms == 0);
-  due_ms_.store(arena.purge_pass_ended() ? next : now + 1, std::memory_order_relaxed);  // a hint
-  purging_.store(false);
-}
-
-bool Heap::trim() {
-  if (!ready_.load(std::memory_order_acquire)) return false;  // pairs with: ensure_arena
-  if (this_lane() != &no_lane) flush_lane(*this_lane());
-  drain_pool();
-  return arena.purge(true) != 0;
-}
-
 // --- start and fork -----------------------------------------------------------------------------
 
 void Heap::start() {
@@ -288,7 +267,7 @@ void Heap::after_fork_in_child() {
   pool_lock_.reset();
   shared_lock_.reset();
   arena.after_fork_in_child();
-  purging_.store(false);
+  maintenance.after_fork_in_child();
   if (shared_ != nullptr) {
     shared_->inbox.store(kNone);
     shared_orphaned_ = true;
@@ -297,9 +276,12 @@ void Heap::after_fork_in_child() {
   for (Lane* lane = lanes_.load(); lane != nullptr; lane = lane->next_lane) {
     lane->slabs.inbox.store(kNone);
     if (lane == this_lane()) {
+      if (lane->frozen.is_held()) recover_frozen(*lane);
+      lane->frozen.reset();
       lane->lost_notifications = true;
       continue;
     }
+    lane->frozen.reset();
     // Its thread may have been anywhere, in the middle of an exit too.
     lane->orphaned = true;
     lane->leased = false;

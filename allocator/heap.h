@@ -45,11 +45,15 @@ class Heap {
   // memory is out.
   bool make_room(std::uint32_t seen, PageCount pages, Bytes alignment);
 
-  // Housekeeping, from slow paths: trims idle magazines of `lane` (may be null) and purges pages
-  // that were free for purge_ms. Reads a coarse clock; does nothing most of the time.
-  void maintain(Lane* lane);
-  // Gives back all that can be given back from here. True if memory went to the kernel.
-  bool trim();
+  // Takes over what was freed into slabs that no thread looks after. True if there was anything.
+  bool drain_pool();
+  // Calls work(LaneSlabs&) for the slabs that threads without a lane share.
+  template <class Work>
+  void with_shared_slabs(Work&& work) {
+    shared_lock_.lock();
+    if (shared_ != nullptr && !shared_orphaned_) work(*shared_);
+    shared_lock_.unlock();
+  }
 
   // From the library's constructor: thread and fork handlers.
   void start();
@@ -57,13 +61,14 @@ class Heap {
   // The current thread ends, or its late destructors begin.
   void release_lane_of_this_thread();
 
-  // Calls visit(const Lane&) for every lane there is, leased or pooled.
+  // Calls visit(Lane&) for every lane there is, leased or pooled.
   template <class Visit>
   void for_each_lane(Visit&& visit) const {
     // pairs with: add_lane
     for (Lane* l = lanes_.load(std::memory_order_acquire); l != nullptr; l = l->next_lane)
       visit(*l);
   }
+  bool exists() const { return ready_.load(std::memory_order_acquire); }  // pairs: ensure_arena
 
  private:
   bool ensure_arena();
@@ -71,7 +76,6 @@ class Heap {
   Lane* lease();
   Lane* add_lane();
   LaneSlabs* shared_lane();
-  bool drain_pool();
   void watch_this_thread(Lane* lane);
   void recover(Lane& lane);
 
@@ -83,8 +87,7 @@ class Heap {
   Lane* pool_ = nullptr;                         // lock: pool_lock_
   LaneSlabs* shared_ = nullptr;                  // lock: shared_lock_
   bool shared_orphaned_ = false;                 // lock: shared_lock_
-  std::atomic<std::uint64_t> due_ms_ = 0;        // atomic: any → any; when pages may be due
-  std::atomic<bool> purging_ = false;            // atomic: any → any; somebody purges
+  std::atomic<bool> shared_by_threads_ = false;  // atomic: any → any; a lane was leased before
   std::atomic<std::uint32_t> moved_blocks_ = 0;  // atomic: any → any; blocks of kind `moved`
 };
 

@@ -22,15 +22,26 @@ class Lock {
   constexpr Lock() = default;
   Lock(const Lock&) = delete;
 
-  void lock() {
+  // True: taken over from a thread that exists in a parent process only. What the lock guards may
+  // be half done.
+  bool lock() {
     notice_clone();
     for (int spin = 0; spin < kSpins; spin++) {
-      std::uint32_t expected = kFree;
-      // pairs with: unlock
-      if (word_.compare_exchange_weak(expected, held(), std::memory_order_acquire)) return;
+      if (try_lock()) return false;
       os::pause();
     }
-    lock_slow();
+    return lock_slow();
+  }
+
+  [[nodiscard]] bool try_lock() {
+    std::uint32_t expected = kFree;
+    // pairs with: unlock
+    return word_.compare_exchange_strong(expected, held(), std::memory_order_acquire);
+  }
+
+  // Once it says no, what the last holder did can be seen.
+  bool is_held() const {
+    return word_.load(std::memory_order_acquire) != kFree;  // pairs with: unlock
   }
 
   void unlock() {
@@ -55,14 +66,14 @@ class Lock {
     return kHeld | generation_.load(std::memory_order_relaxed) << kGenerationShift;
   }
 
-  void lock_slow() {
+  bool lock_slow() {
     for (;;) {
       std::uint32_t word = word_.load(std::memory_order_relaxed);  // checked by the exchange
       const std::uint32_t ours = held() | kContended;
       const bool orphaned = word != kFree && word >> kGenerationShift != ours >> kGenerationShift;
       if (word == kFree || orphaned) {
         // pairs with: unlock
-        if (word_.compare_exchange_strong(word, ours, std::memory_order_acquire)) return;
+        if (word_.compare_exchange_strong(word, ours, std::memory_order_acquire)) return orphaned;
       } else if (word == ours || word_.compare_exchange_strong(word, ours)) {
         os::futex_wait(word_, ours);
       }

@@ -17,6 +17,7 @@
 #include "ashlar/ashlar.h"
 #include "check.h"
 #include "heap.h"
+#include "maintenance.h"
 #include "options.h"
 #include "stats.h"
 #include "thread_cache.h"
@@ -181,7 +182,7 @@ ASHLAR_DOOR void* pvalloc(std::size_t bytes) {
 
 // --- glibc's own --------------------------------------------------------------------------------
 
-ASHLAR_DOOR int malloc_trim(std::size_t) { return heap.trim() ? 1 : 0; }
+ASHLAR_DOOR int malloc_trim(std::size_t) { return maintenance.trim() ? 1 : 0; }
 
 // glibc's parameters tune a heap of another shape. They are accepted and do nothing.
 ASHLAR_DOOR int mallopt(int parameter, int) {
@@ -284,9 +285,11 @@ namespace {
 [[gnu::constructor(101)]] void start() {
   read_options();
   heap.start();
+  maintenance.start();
 }
 
 [[gnu::destructor(101)]] void end() {
+  maintenance.stop_thread();
   if (options.exit_report != 0) write_summary(STDERR_FILENO);
 }
 

@@ -40,6 +40,9 @@ extern constinit const std::size_t kOptionCount;
 // The n-th word of "off|text"; empty when there are fewer.
 std::string_view option_word(std::string_view words, std::int64_t n);
 
+// Positions of the words of `background`.
+enum : std::int64_t { kBackgroundAuto, kBackgroundAlways, kBackgroundNever };
+
 extern constinit Options options;
 
 // Called once, from the library's constructor.

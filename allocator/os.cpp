@@ -4,7 +4,10 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <dirent.h>
+#include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -199,9 +202,9 @@ std::atomic<std::uint32_t>* map_fork_marker() {
   return reinterpret_cast<std::atomic<std::uint32_t>*>(page);
 }
 
-void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected) {
+void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint32_t ms) {
   KeepErrno keep;
-  const timespec limit{0, 100'000'000};
+  const timespec limit{ms / 1000, ms % 1000 * 1'000'000L};
   // Without futexes (seccomp) this is a polite spin.
   if (::syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, &limit, nullptr, 0) == -1 &&
       errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) {
@@ -212,6 +215,59 @@ void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected) {
 void futex_wake_one(std::atomic<std::uint32_t>& word) {
   KeepErrno keep;
   ::syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
+
+bool barrier_in_all_threads() {
+  KeepErrno keep;
+  if (::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) == 0) return true;
+  // Not registered yet, or not in this child of a fork.
+  return errno == EPERM &&
+         ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) == 0 &&
+         ::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) == 0;
+}
+
+void name_thread(const char* name) {
+  KeepErrno keep;
+  ::syscall(SYS_prctl, PR_SET_NAME, name, 0, 0, 0);
+}
+
+std::uint32_t thread_number() { return static_cast<std::uint32_t>(::syscall(SYS_gettid)); }
+
+bool is_sandboxed() {
+  KeepErrno keep;
+  return ::syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) > 0;
+}
+
+// A first thread that ended stays as a zombie until the others have ended too, so exactly two
+// directories are left, and one of them says so.
+bool is_last_thread() {
+  KeepErrno keep;
+  const long tasks =
+      ::syscall(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (tasks < 0) return false;
+  alignas(8) char buffer[512];
+  unsigned threads = 0;
+  bool zombie = false;
+  for (long got; (got = ::syscall(SYS_getdents64, tasks, buffer, sizeof buffer)) > 0;) {
+    for (long at = 0; at < got;) {
+      const auto* const entry = reinterpret_cast<const dirent64*>(buffer + at);
+      at += entry->d_reclen;
+      if (entry->d_name[0] == '.') continue;
+      threads++;
+    }
+  }
+  ::syscall(SYS_close, tasks);
+  const long stat = ::syscall(SYS_openat, AT_FDCWD, "/proc/self/stat", O_RDONLY | O_CLOEXEC);
+  if (stat < 0) return false;
+  const long length = ::syscall(SYS_read, stat, buffer, sizeof buffer);
+  ::syscall(SYS_close, stat);
+  // "pid (name) state …", and the name may hold anything.
+  for (long i = length - 3; i > 0; i--) {
+    if (buffer[i] != ')') continue;
+    zombie = buffer[i + 2] == 'Z';
+    break;
+  }
+  return zombie && threads <= 2;
 }
 
 void pause() {

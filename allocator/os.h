@@ -64,10 +64,23 @@ Bytes resident_bytes(const void* address, Bytes length);
 // and is shared with those that do not (vfork). Null where the kernel cannot do that.
 std::atomic<std::uint32_t>* map_fork_marker();
 
-// Sleeps while the word is as expected, a tenth of a second at most.
-void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected);
+// Sleeps while the word is as expected, and no longer than that.
+void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint32_t ms = 100);
 void futex_wake_one(std::atomic<std::uint32_t>& word);
 void pause();
+
+// Makes every running thread of this process execute a full memory barrier, so that others need
+// none. False: the kernel cannot (before 4.14, or a filter). The first call costs more.
+bool barrier_in_all_threads();
+
+// The calling thread's name, and its number as the kernel counts threads.
+void name_thread(const char* name);
+std::uint32_t thread_number();
+// Whether system calls are filtered (seccomp).
+bool is_sandboxed();
+// Whether the process's first thread has ended and only the calling one is left. False where
+// /proc cannot be read.
+bool is_last_thread();
 
 std::uint64_t now_ms();  // monotonic, coarse: some ms of grain, some ns of cost
 

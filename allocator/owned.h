@@ -20,6 +20,9 @@ class Owned {
   }
   // relaxed: no order is promised to readers, see above
   operator T() const { return value_.load(std::memory_order_relaxed); }
+  // For a reader that goes on to read what was written before.
+  void publish(T value) { value_.store(value, std::memory_order_release); }
+  T acquire() const { return value_.load(std::memory_order_acquire); }  // pairs with: publish
   T operator=(T value) {
     value_.store(value, std::memory_order_relaxed);
     return value;

@@ -9,6 +9,7 @@ std::uint32_t Slab::take(void** end, std::uint32_t want) {
   const std::uint32_t count = want < available ? want : available;
   std::uint32_t left = count;
   std::uint32_t w = descriptor_.hint;
+  descriptor_.taken_from = true;
   while (left != 0) {
     ASHLAR_ASSERT(w < class_.words);
     std::uint64_t bits = free_[w].load(std::memory_order_relaxed);  // own writes
@@ -28,7 +29,32 @@ std::uint32_t Slab::take(void** end, std::uint32_t want) {
   }
   descriptor_.hint = w;
   descriptor_.used = descriptor_.used + count;
+  if (descriptor_.holes != 0 && count != 0) [[unlikely]] {
+    // Lowest slots first: up to the last one, no page is empty now.
+    const auto last_byte = static_cast<std::byte*>(*end) + slot_bytes - 1 - base_;
+    const auto last_page =
+        static_cast<unsigned>(last_byte / static_cast<std::ptrdiff_t>(kPageBytes));
+    descriptor_.holes = descriptor_.holes & ~bit_range(0, last_page + 1);
+  }
   return count;
+}
+
+std::uint64_t Slab::empty_pages() const {
+  std::uint64_t empty = 0;
+  const std::uint32_t end = class_.capacity * class_.slot_bytes;
+  for (std::uint32_t page = 0; page * kPageBytes < end; page++) {
+    const auto begin = static_cast<std::uint32_t>(page * kPageBytes);
+    const auto last =
+        static_cast<std::uint32_t>(begin + kPageBytes < end ? begin + kPageBytes : end) - 1;
+    const std::uint32_t first_slot = slot_index(begin, class_.magic);
+    const std::uint32_t last_slot = slot_index(last, class_.magic);
+    bool all = true;
+    for_each_word(first_slot, last_slot - first_slot + 1, [&](std::uint32_t w, std::uint64_t mask) {
+      all &= (free_[w].load(std::memory_order_relaxed) & mask) == mask;  // own writes
+    });
+    if (all) empty |= std::uint64_t{1} << page;
+  }
+  return empty;
 }
 
 Give Slab::give_remote(std::uint32_t w, std::uint64_t bits) {
@@ -73,6 +99,8 @@ void Slab::create(ClassIndex c, std::uint32_t owner) {
   descriptor_.hint = 0;
   descriptor_.next = kNone;
   descriptor_.prev = kNone;
+  descriptor_.taken_from = true;
+  descriptor_.holes = 0;
   descriptor_.size_class = static_cast<std::uint8_t>(c.v);
   descriptor_.owner.store(owner, std::memory_order_relaxed);  // published with the unit entry
 }
@@ -89,6 +117,7 @@ std::uint32_t Slab::free_slots() const {
 void Slab::recount() {
   descriptor_.used = class_.capacity - free_slots();
   descriptor_.hint = 0;
+  descriptor_.holes = descriptor_.holes & empty_pages();
 }
 
 const char* Slab::check_invariants() const {
@@ -101,6 +130,7 @@ const char* Slab::check_invariants() const {
       return "slab 3: the hint skips a free slot";
   }
   if (descriptor_.used != class_.capacity - free_slots()) return "slab 1: the count is wrong";
+  if ((descriptor_.holes & ~empty_pages()) != 0) return "slab 4: a hole is in use";
   return nullptr;
 }
 

@@ -17,6 +17,7 @@
 //      nobody can free what is not a slot; they come last, so that nobody is handed one
 //   2  no slot is set in `free` and `remote` at once
 //   3  no word below `hint` has a set bit in `free`
+//   4  a hole is an empty page
 // Threads: take, give and drain: the owner. give_remote: any.
 // Position: holds no addresses; `base` is where this process sees the block.
 #pragma once
@@ -38,6 +39,8 @@ struct alignas(2 * kCacheLineBytes) SlabDescriptor {
   Owned<std::uint32_t> hint;  // owner: word to search from
   Owned<std::uint8_t> size_class;  // const while the slab lives
   Owned<std::uint8_t> list;        // owner: which list of its class holds it
+  Owned<bool> taken_from;          // owner: since the last look for empty pages
+  Owned<std::uint64_t> holes;  // owner → reports: pages given back to the kernel, bit per page
 
   // The shared line. It belongs to the unit, not to the slab: a late notification may arrive
   // when the slab is gone, and must find the fields as they were.
@@ -82,6 +85,9 @@ class Slab {
   bool is_free(std::uint32_t slot) const {
     return (free_[slot / 64].load(std::memory_order_relaxed) >> slot % 64 & 1) != 0;  // a hint
   }
+  // Pages of which every slot is free and at rest, bit per page.
+  std::uint64_t empty_pages() const;
+
   // Says on stderr that the slot was freed twice (or is none), and aborts.
   [[noreturn, gnu::cold]] void report_double_free(std::uint32_t slot) const;
   // Counts what the bitmap says into `used`, after a crash or fork in the middle of a change.

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "heap.h"
+#include "maintenance.h"
 #include "options.h"
 
 namespace ashlar {
@@ -33,14 +34,15 @@ consteval Bytes most_stack_bytes() {
 }
 static_assert(sizeof(Lane) + most_stack_bytes() <= bytes_of(kLanePages));
 
-// Marks the lane as not to be believed, for a child that is forked meanwhile.
-class Busy {
+// While stacks or the large cache change: a child that is forked meanwhile does not believe them.
+class Changing {
  public:
-  explicit Busy(Lane& lane) : lane_(lane), before_(lane.busy.load(std::memory_order_relaxed)) {
+  explicit Changing(Lane& lane)
+      : lane_(lane), before_(lane.busy.load(std::memory_order_relaxed)) {  // own write
     lane_.busy.store(true, std::memory_order_relaxed);  // fork is the only reader
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
-  ~Busy() {
+  ~Changing() {
     std::atomic_signal_fence(std::memory_order_seq_cst);
     lane_.busy.store(before_, std::memory_order_relaxed);
   }
@@ -48,6 +50,16 @@ class Busy {
  private:
   Lane& lane_;
   bool before_;
+};
+
+// A slow path of the owner that changes stacks.
+class Busy {
+ public:
+  explicit Busy(Lane& lane) : entered_(lane), changing_(lane) {}
+
+ private:
+  Entered entered_;
+  Changing changing_;
 };
 
 void init_magazines(Lane& lane) {
@@ -60,6 +72,25 @@ void init_magazines(Lane& lane) {
     m->magic = kSizeClasses[c].magic;
     m->slab_mask = kSizeClasses[c].slab_bytes - 1;
   }
+}
+
+// Null words at the bottom of a stack are slots that were reclaimed: what is above moves down.
+Stack without_reclaimed(Stack base, Stack top) {
+  Stack first = base;
+  while (first != top && *first == nullptr) first++;
+  if (first == base) return top;
+  const auto left = static_cast<std::size_t>(top - first);
+  std::memmove(base, first, left * sizeof *base);
+  return base + left;
+}
+
+// Before a slow path believes the stacks' bounds.
+void settle(Magazine& m) {
+  if (m.reclaimed == 0) [[likely]]
+    return;
+  m.take = without_reclaimed(m.take_base, m.take);
+  m.give = without_reclaimed(m.give_base, m.give);
+  m.reclaimed = 0;
 }
 
 void exchange_stacks(Magazine& m) {
@@ -78,6 +109,7 @@ void flush_stack(Lane& lane, ClassIndex c, Stack base, Stack top) {
 
 void flush_magazine(Lane& lane, ClassIndex c) {
   Magazine& m = lane.magazine[c.v];
+  settle(m);
   const Stack take = m.take;
   const Stack give = m.give;
   m.take = m.take_base;
@@ -147,7 +179,7 @@ void* remove_large(Lane& lane, std::uint32_t i) {
     cache.count = count;
     return p;
   }
-  Busy busy(lane);
+  Changing changing(lane);
   for (; i < count; i++) {
     cache.block[i] = cache.block[i + 1];
     cache.pages[i] = cache.pages[i + 1];
@@ -167,7 +199,7 @@ constexpr std::uint32_t kSlowCallsPerTick = 16;
 void tick(Lane& lane) {
   if (++lane.slow_calls % kSlowCallsPerTick != 0) return;
   enforce_budget(lane);
-  heap.maintain(&lane);
+  maintenance.tick(&lane);
 }
 
 // Both stacks are dry.
@@ -203,7 +235,9 @@ void tick(Lane& lane) {
   Busy busy(lane);
   tick(lane);
   Magazine& m = lane.magazine[c.v];
+  settle(m);
   m.used = true;
+  if (m.give != m.give_end) return;
   if (m.take != m.take_base || m.capacity == 0) {
     const Stack top = m.take;
     m.take = m.take_base;
@@ -218,6 +252,7 @@ void tick(Lane& lane) {
 void give_remote(void* p) {
   Lane* const lane = heap.lane_for_this_thread();
   if (lane == nullptr) return arena.give_remote(&p, 1);
+  Entered entered(*lane);
   const std::uint32_t count = lane->remote_count;
   lane->remote[count] = p;
   lane->remote_count = count + 1;
@@ -233,14 +268,22 @@ constinit Lane no_lane;
 constinit thread_local std::ptrdiff_t t_lane_distance = 0;
 
 void* take_slow(ClassIndex c) {
-  Magazine& m = this_lane()->magazine[c.v];
-  if (m.give == m.give_base) return refill_slow(c);
-  Busy busy(*this_lane());
-  m.used = true;
-  exchange_stacks(m);
-  const Stack top = m.take;
-  m.take = top - 1;
-  return top[-1];
+  Lane& lane = *this_lane();
+  if (&lane != &no_lane) {
+    Busy busy(lane);
+    Magazine& m = lane.magazine[c.v];
+    settle(m);
+    if (m.take == m.take_base && m.give != m.give_base) {
+      m.used = true;
+      exchange_stacks(m);
+    }
+    if (m.take != m.take_base) {
+      const Stack top = m.take;
+      m.take = top - 1;
+      return top[-1];
+    }
+  }
+  return refill_slow(c);
 }
 
 void give_slow(void* p, const char* caller) {
@@ -273,6 +316,8 @@ void give_slow(void* p, const char* caller) {
 void* take_recent_large(PageCount pages) {
   Lane& lane = *this_lane();
   LargeCache& cache = lane.large;
+  if (cache.count == 0) return nullptr;
+  Entered entered(lane);
   for (std::uint32_t i = cache.count; i-- > 0;) {
     if (cache.pages[i] != pages.v) continue;
     cache.used = true;
@@ -290,6 +335,7 @@ bool keep_recent_large(void* p) {
   if (lane == nullptr) return false;
   const Bytes bytes = bytes_of(arena.buddy().pages_at(arena.page_of(p)));
   if (bytes > LargeCache::kMostBytes / 2) return false;
+  Entered entered(*lane);
   if (!arena.change_kind(p, BlockKind::large, BlockKind::cached)) return false;
   LargeCache& cache = lane->large;
   while (cache.count == LargeCache::kBlocks || cache.bytes + bytes > LargeCache::kMostBytes) {
@@ -329,6 +375,105 @@ void trim_lane(Lane& lane) {
   arena.drain_inbox(lane.slabs);
 }
 
+namespace {
+
+// A number that changes when the owner allocates or frees.
+std::uint64_t activity(const Lane& lane) {
+  std::uint64_t sum = lane.slow_calls + lane.remote_count;
+  for (const Magazine& m : lane.magazine) {
+    // Odd factors, so that a push here and a pop there do not cancel out.
+    sum = sum * 31 + reinterpret_cast<std::uintptr_t>(static_cast<Stack>(m.take));
+    sum = sum * 31 + reinterpret_cast<std::uintptr_t>(static_cast<Stack>(m.give));
+  }
+  return sum;
+}
+
+void* take_word(void*& word) {
+  const std::atomic_ref shared(word);
+  void* const slot = shared.load(std::memory_order_relaxed);  // ordered by the barrier
+  shared.store(nullptr, std::memory_order_relaxed);
+  return slot;
+}
+
+// Gives slots back that lie in [base, top) of a stack whose owner may be awake, and leaves null.
+std::uint32_t reclaim(Lane& lane, ClassIndex c, Stack base, Stack top) {
+  std::uint32_t count = 0;
+  for (; base != top; base++) {
+    void* const slot = take_word(*base);
+    if (slot == nullptr) continue;
+    arena.give_slots(lane.slabs, c, &slot, 1);
+    count++;
+  }
+  return count;
+}
+
+// Takes the slots out of a frozen lane's stacks. The owner goes on popping and pushing at the tops
+// meanwhile, with plain stores. What it pushed stays where it is until a slow path, so `give` is
+// ours up to its top. Of `take`, words are set to null first; then, after a barrier, the owner's
+// top is behind all that it has read before: what lies more than one below is ours, and the rest
+// is put back. (The bottom of a work-stealing deque, with the kernel's barrier for the thief's.)
+void reclaim_magazine(Lane& lane, ClassIndex c) {
+  constexpr std::ptrdiff_t kBlock = 256;
+  Magazine& m = lane.magazine[c.v];
+  std::uint32_t reclaimed = reclaim(lane, c, m.give_base, m.give.acquire());
+  const Stack base = m.take_base;
+  for (Stack at = base; at < m.take;) {
+    void* slots[kBlock];
+    const std::ptrdiff_t count = m.take - at < kBlock ? m.take - at : kBlock;
+    for (std::ptrdiff_t i = 0; i < count; i++) {
+      slots[i] = take_word(at[i]);
+    }
+    const bool passed = os::barrier_in_all_threads();
+    const Stack safe_end = passed ? m.take - 1 : at;
+    std::uint32_t ours = 0;
+    for (std::ptrdiff_t i = 0; i < count; i++) {
+      if (at + i < safe_end) {
+        if (slots[i] != nullptr) slots[ours++] = slots[i];
+      } else {
+        std::atomic_ref(at[i]).store(slots[i], std::memory_order_relaxed);  // or the owner waits
+      }
+    }
+    arena.give_slots(lane.slabs, c, slots, ours);
+    reclaimed += ours;
+    if (at + count >= safe_end) break;
+    at += count;
+  }
+  m.reclaimed = m.reclaimed + reclaimed;
+}
+
+}  // namespace
+
+void tend_lane(Lane& lane, bool all) {
+  const std::uint64_t now = activity(lane);
+  const bool idle = all || now == lane.seen;
+  lane.seen = now;
+  if (idle) {
+    for (std::uint32_t c = 0; c < kClassCount; c++) {
+      if (lane.magazine[c].count() != 0) reclaim_magazine(lane, ClassIndex{c});
+    }
+    while (lane.large.count != 0) flush_oldest_large(lane);
+    flush_remote(lane);
+  }
+  arena.drain_inbox(lane.slabs);
+}
+
+void recover_frozen(Lane& lane) {
+  lane.large.count = 0;
+  lane.large.bytes = 0;
+  lane.remote_count = 0;
+  arena.recover_lane(lane.slabs);
+}
+
+void Entered::wait_slow() {
+  do {
+    lane_.entered.store(false, std::memory_order_release);  // pairs with: Frozen
+    if (lane_.frozen.lock()) recover_frozen(lane_);
+    lane_.frozen.unlock();
+    lane_.entered.store(true, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  } while (lane_.frozen.is_held());
+}
+
 void recover_magazines(Lane& lane) {
   const auto rescue = [&](ClassIndex c, Stack base, Stack top) {
     for (; base != top; base++) {
@@ -346,6 +491,7 @@ void recover_magazines(Lane& lane) {
     flush_remote(lane);
   }
   lane.busy = false;
+  lane.entered = false;
   init_magazines(lane);
 }
 
@@ -394,7 +540,12 @@ const char* check_invariants(const Lane& lane) {
       for (Stack s = m.take_base; s != m.take; s++) visit(*s);
       for (Stack s = m.give_base; s != m.give; s++) visit(*s);
     };
+    std::uint32_t reclaimed = 0;
     each([&](void* slot) {
+      if (slot == nullptr) {
+        reclaimed++;
+        return;
+      }
       const Place place = arena.locate(slot);
       if (place.kind != Place::Kind::slot || place.begin != slot || place.size_class.v != c ||
           arena.entry_of(slot).tag() != lane.slabs.tag) {
@@ -405,6 +556,7 @@ const char* check_invariants(const Lane& lane) {
       if (seen != 1) broken = "magazine 3: a slot is there twice";
     });
     if (broken != nullptr) return broken;
+    if (reclaimed != m.reclaimed) return "magazine 4: reclaimed slots are miscounted";
   }
   return nullptr;
 }

@@ -12,19 +12,25 @@
 //
 //          The word below a stack is null, so that popping an empty one yields null. Stacks start
 //          with a page's worth of slots, double when a refill or flush shows that they are too
-//          small, and hold at most a slab's worth. They lie apart from user memory. A slot that another lane owns goes
-//          to `remote`, from where one atomic step frees all neighbours in a bitmap word.
+//          small, and hold at most a slab's worth. They lie apart from user memory. A slot that
+//          another lane owns goes to `remote`, from where one atomic step frees all neighbours in a
+//          bitmap word.
 // Invariants (check_invariants() tests these by number):
 //   1  each stack lies within its bounds, above a null word
 //   2  what is in a stack is a slot of its class, owned by this lane, and not at rest
 //   3  no slot is twice in the stacks of a lane
-// Threads: the lane's own. Others may read counts.
+//   4  null words in the stacks are as many as were reclaimed
+// Threads: the lane's own. Others may read counts. One other may do what a slow path does while the
+//          owner is in none: it holds `frozen`, and the owner waits for it in its next slow path.
+//          The owner pays a load for that, as the kernel supplies the barrier (membarrier). Slots
+//          at the bottom of a stack can be taken even then, see reclaim_magazines().
 // Fork:    one store commits each push and pop; a lane whose owner died inside a slow path has
 //          `busy` set, and its stacks are not believed.
 // Not here: who gets which lane (heap).
 #pragma once
 
 #include "arena.h"
+#include "lock.h"
 #include "owned.h"
 #include "size_class.h"
 #include "unit_table.h"
@@ -46,10 +52,11 @@ struct alignas(kMagazineBytes) Magazine {
   bool used = false;                      // owner: had a slow call since the last trim
   Owned<Stack> take_base = no_stack + 1;  // owner → reports
   Owned<Stack> give_base = no_stack + 1;  // owner → reports
+  Owned<std::uint32_t> reclaimed;         // owner, or who froze the lane: null words in the stacks
 
   // Slots in both stacks; a hint to other threads.
   std::uint32_t count() const {
-    return static_cast<std::uint32_t>((take - take_base) + (give - give_base));
+    return static_cast<std::uint32_t>((take - take_base) + (give - give_base)) - reclaimed;
   }
 };
 static_assert(sizeof(Magazine) == kMagazineBytes);
@@ -73,14 +80,24 @@ struct alignas(kPageBytes) Lane {
   Magazine magazine[kClassCount];  // must come first, see UnitEntry
 
   // The rest of the first page.
-  Lane* next_lane = nullptr;          // const: the list of all lanes
-  Lane* next_pooled = nullptr;        // lock: Heap::pool_lock_
-  bool leased = false;                // lock: Heap::pool_lock_
-  bool orphaned = false;              // lock: Heap::pool_lock_; its owner died, see recover()
-  std::atomic<bool> busy = false;     // atomic: owner → a forked child; in a slow path
+  Lane* next_lane = nullptr;    // const: the list of all lanes
+  Lane* next_pooled = nullptr;  // lock: Heap::pool_lock_
+  bool leased = false;          // lock: Heap::pool_lock_
+  std::atomic<bool> orphaned =
+      false;  // atomic: fork → who leases it; its owner died, see recover()
+  std::atomic<bool> entered = false;  // atomic: owner → who wants to freeze the lane
+  std::atomic<bool> busy = false;     // atomic: owner → a forked child; stacks are being changed
+  Lock frozen;                        // held by whoever works on the lane instead of its owner
+  std::uint64_t seen = 0;             // lock: frozen; what activity() was at the last look
   bool lost_notifications = false;    // owner: a fork emptied the inbox, see refill_slow()
   std::uint32_t slow_calls = 0;       // owner: to look at the clock only now and then
   std::uint64_t trim_due_ms = 0;      // owner: when to trim again
+  Bytes most_used = 0;                // owner: slabs.used_bytes at most since the last drain
+  Bytes hole_bytes = 0;               // owner: made by drains since the last trim
+  Bytes refilled_before = 0;          // owner: slabs.refilled_bytes at the last trim
+  std::uint64_t drain_due_ms = 0;     // owner: no drain before
+  std::uint32_t drain_pause_ms = 0;   // owner: that was decided to be so long
+  bool draining = false;              // owner: the pass over the slabs is one
   Stack stack_room = nullptr;         // owner: unused words behind the stacks
   Owned<std::uint32_t> remote_count;  // owner → reports
   LargeCache large;                   // owner
@@ -95,6 +112,51 @@ struct alignas(kPageBytes) Lane {
 
 // Virtual size of a lane; pages behind the second are touched when stacks grow into them.
 inline constexpr PageCount kLanePages{104};
+
+// The owner is in a slow path: others keep away until it has left.
+class Entered {
+ public:
+  explicit Entered(Lane& lane)
+      : lane_(lane), nested_(lane.entered.load(std::memory_order_relaxed)) {  // own write
+    enter();
+  }
+  ~Entered() { lane_.entered.store(nested_, std::memory_order_release); }  // pairs with: Frozen
+  Entered(const Entered&) = delete;
+
+ private:
+  void enter() {
+    lane_.entered.store(true, std::memory_order_relaxed);
+    // The other half of the barrier is in Frozen.
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    if (!nested_ && lane_.frozen.is_held()) [[unlikely]]
+      wait_slow();
+  }
+  [[gnu::noinline, gnu::cold]] void wait_slow();
+
+  Lane& lane_;
+  bool nested_;
+};
+
+// Keeps the owner out of its slow paths for as long as this lives. False: it is in one, or the
+// kernel has no barrier for us.
+class Frozen {
+ public:
+  explicit Frozen(Lane& lane) : lane_(lane), held_(lane.frozen.try_lock()) {
+    if (!held_) return;
+    // pairs with: Entered. Either the owner sees `frozen` now, or we see `entered`.
+    held_ = os::barrier_in_all_threads() && !lane.entered.load(std::memory_order_acquire);
+    if (!held_) lane.frozen.unlock();
+  }
+  ~Frozen() {
+    if (held_) lane_.frozen.unlock();
+  }
+  Frozen(const Frozen&) = delete;
+  explicit operator bool() const { return held_; }
+
+ private:
+  Lane& lane_;
+  bool held_;
+};
 
 // What malloc and free read first. In one cache line, set once.
 extern constinit Arena arena;
@@ -123,7 +185,7 @@ inline void set_this_lane(Lane& lane) {
 inline void* take_slot(ClassIndex c) {
   Magazine& m = this_lane()->magazine[c.v];
   const Stack top = m.take - 1;
-  void* const slot = *top;
+  void* const slot = std::atomic_ref(*top).load(std::memory_order_relaxed);  // see tend_lane()
   if (slot == nullptr) [[unlikely]]
     return take_slow(c);
   m.take = top;
@@ -142,12 +204,12 @@ inline void give_slot(void* p, const char* caller = "free") {
   Magazine& m = *reinterpret_cast<Magazine*>(lane + magazine_offset);
   const auto offset = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p)) & m.slab_mask;
   const Stack top = m.give;
-  if (!is_slot_start(offset, m.magic) || top == m.give_end || top[-1] == p) [[unlikely]] {
+  if (!is_slot_start(offset, m.magic) || top == m.give_end ||
+      std::atomic_ref(top[-1]).load(std::memory_order_relaxed) == p) [[unlikely]] {
     return give_slow(p, caller);
   }
   *top = p;
-  std::atomic_signal_fence(std::memory_order_release);  // fork sees the slot or the old top
-  m.give = top + 1;
+  m.give.publish(top + 1);  // fork, and who froze the lane, see the slot or the old top
 }
 
 // A large block of exactly that many pages that this thread freed lately, or null.
@@ -162,10 +224,16 @@ bool keep_recent_large(void* p);
 void flush_lane(Lane& lane);
 // The same for magazines that had nothing to do since the last call.
 void trim_lane(Lane& lane);
+// Does for a frozen lane what its owner, who may be asleep, does not: takes over remote frees and,
+// when nothing happened there since the last call (or with `all`), gives back what it keeps at
+// hand.
+void tend_lane(Lane& lane, bool all);
 // A lane's first state, in zeroed memory inside the arena.
 void init_lane(Lane& lane);
 // After Arena::recover_lane: takes over what the stacks hold, if they can be believed.
 void recover_magazines(Lane& lane);
+// In a child process: whoever had frozen this lane, the caller's own, is not there.
+void recover_frozen(Lane& lane);
 
 const char* check_invariants(const Lane& lane);
 

@@ -241,7 +241,7 @@ class Run {
     if (views_.count() != 1) return;
     const bool all = random_.chance(30);
     trace.step("purge%s", all ? ", all" : "");
-    any().purge(all);
+    any().purge(all ? Arena::Purge::at_once : Arena::Purge::aged);
   }
 
   // The lane's owner died; what it kept in its lists is anything.

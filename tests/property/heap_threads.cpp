@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "heap.h"
+#include "maintenance.h"
 #include "options.h"
 #include "property.h"
 #include "stats.h"
@@ -113,7 +114,7 @@ void run(const Pattern& pattern, Random& random) {
         live(pattern, market, t, r);
       });
     }
-    if (generation % 4 == 0) heap.trim();
+    if (generation % 4 == 0) maintenance.trim();
     for (std::thread& thread : threads) thread.join();
     REQUIRE(wrong == 0);
   }
@@ -150,7 +151,7 @@ TEST_CASE("objects keep their contents whichever thread frees them, and all memo
   options = before;
 
   // Nothing is held, so nothing may be left but empty slabs.
-  heap.trim();
+  maintenance.trim();
   HeapStats s;
   collect_stats(s);
   CHECK(s.large_blocks == 0);

@@ -9,6 +9,7 @@
 #include <map>
 
 #include "heap.h"
+#include "maintenance.h"
 #include "property.h"
 
 namespace ashlar::test {
@@ -311,7 +312,7 @@ TEST_CASE("a heap whose threads die at any instruction hands nothing out twice")
           alive = run([&] { give_slot(object.p); });
         } else if (random.chance(2)) {
           trace.step("trim%s", life == kNone ? "" : ", may die");
-          alive = run([&] { heap.trim(); });
+          alive = run([&] { maintenance.trim(); });
         } else {
           void* volatile p = nullptr;
           const bool large = random.chance(3);

@@ -190,7 +190,7 @@ void share_objects(const Pattern& pattern, Random& random) {
         check(object);
         arena.give_slots(*lanes[t], object.c, &object.p, 1);
       }
-      if (r.chance(5)) arena.purge(r.chance(20));
+      if (r.chance(5)) arena.purge(r.chance(20) ? Arena::Purge::at_once : Arena::Purge::aged);
     }
     give(t, held);
     at_work--;

@@ -386,7 +386,7 @@ TEST_CASE("a chunk whose addresses are taken is left out") {
   CHECK(arena.take_pages(PageCount{1}, kPageBytes, BlockKind::large, zero) == nullptr);
   CHECK(!arena.give_pages(foreign, BlockKind::large));
   CHECK(arena.locate(foreign).kind == Place::Kind::internal);
-  arena.purge(true);
+  arena.purge(Arena::Purge::at_once);
   CHECK(foreign[kChunkBytes - 1] == std::byte{0x5a});
   CHECK(sound(arena.check_invariants()) == "");
 }
@@ -456,9 +456,9 @@ TEST_CASE("freed pages are purged on demand, read as zero then, and are said to 
   REQUIRE(g.arena.take_pages(pages, kPageBytes, BlockKind::large, zero) == p);
   CHECK(!zero);
   REQUIRE(g.arena.give_pages(p, BlockKind::large));
-  CHECK(g.arena.purge(false) == 0);
-  CHECK(g.arena.purge(false) == bytes_of(pages));
-  CHECK(g.arena.purge(true) == 0);
+  CHECK(g.arena.purge(Arena::Purge::aged) == 0);
+  CHECK(g.arena.purge(Arena::Purge::aged) == bytes_of(pages));
+  CHECK(g.arena.purge(Arena::Purge::at_once) == 0);
   REQUIRE(g.arena.take_pages(pages, kPageBytes, BlockKind::large, zero) == p);
   CHECK(zero);
   CHECK(p[0] == std::byte{0});

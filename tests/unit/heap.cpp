@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The process's heap and its magazines, with one thread at a time.
 #include "heap.h"
+#include "maintenance.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -124,13 +125,13 @@ TEST_CASE("what magazines hold stays near magazine_kib") {
 TEST_CASE("trim gives back what magazines hold and all free pages") {
   give(take(kSmall, 1000));
   give_slot(take_slot(class_for(kMaxSlotBytes)));
-  heap.trim();
+  maintenance.trim();
   const HeapStats s = stats();
   CHECK(s.allocated == 0);
   CHECK(s.magazines == 0);
   CHECK(s.dirty == 0);
   CHECK(broken() == "");
-  CHECK(!heap.trim());
+  CHECK(!maintenance.trim());
 }
 
 TEST_CASE("a slot freed twice in a row ends the program") {
@@ -150,7 +151,7 @@ TEST_CASE("a slot freed twice is found at the latest when magazines are flushed"
     give_slot(slots[1]);
     give_slot(slots[2]);
     give_slot(slots[1]);
-    heap.trim();
+    maintenance.trim();
   });
   CHECK(death.signal == SIGABRT);
   CHECK(death.last_words == words("free(): double free of ", slots[1], " (class 64)"));
@@ -209,7 +210,7 @@ TEST_CASE("a large object that is said to be zero is zero") {
     std::memset(p, 1, bytes);
     CHECK(heap.give_large(p));
     if (round % 5 == 4) {
-      heap.trim();
+      maintenance.trim();
       void* const purged = heap.take_large(bytes, kPageBytes, zero);
       CHECK(zero);
       CHECK(heap.give_large(purged));
@@ -274,7 +275,7 @@ TEST_CASE("a thread works without a lane until it has earned one, and again at i
 }
 
 TEST_CASE("what threads without a lane left behind comes back with a trim") {
-  heap.trim();
+  maintenance.trim();
   const Bytes before = stats().allocated;
   std::vector<void*> slots;
   for (int i = 0; i < 50; i++) {
@@ -285,7 +286,7 @@ TEST_CASE("what threads without a lane left behind comes back with a trim") {
   }
   CHECK(stats().allocated >= before + 250 * 4096);
   give(slots);
-  heap.trim();
+  maintenance.trim();
   CHECK(stats().allocated == before);
 }
 
@@ -315,14 +316,14 @@ TEST_CASE("free pages are purged when purge_ms is over, and kept when it is -1")
     CHECK(heap.give_large(p));
     for (int i = 0; i < 20; i++) {
       ::usleep(10'000);
-      heap.maintain(nullptr);
+      maintenance.tick(nullptr);
     }
     return stats().dirty;
   };
   options.purge_ms = 100;
-  heap.trim();
+  maintenance.trim();
   ::usleep(1'000'000);  // longer than the half period that may be under way
-  heap.maintain(nullptr);
+  maintenance.tick(nullptr);
   CHECK(dirty_after_a_while(100) == 0);
   CHECK(dirty_after_a_while(-1) >= kManyBytes);
   CHECK(dirty_after_a_while(0) == 0);
@@ -330,7 +331,7 @@ TEST_CASE("free pages are purged when purge_ms is over, and kept when it is -1")
 }
 
 TEST_CASE("statistics add up") {
-  heap.trim();
+  maintenance.trim();
   const HeapStats before = stats();
   const auto slots = take(kSmall, 1000);
   void* const large = take_large(100 * kPageBytes);
@@ -366,7 +367,7 @@ TEST_CASE("a lane that was recovered takes back objects it handed out before") {
   CHECK(broken() == "");
   give({slots.begin() + 2, slots.end()});
   give_slot(others[2]);
-  heap.trim();
+  maintenance.trim();
   CHECK(stats().allocated == 0);
 }
 

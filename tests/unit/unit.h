@@ -60,7 +60,7 @@ class BuddyGround {
         summaries(chunks),
         chunk_count(chunks),
         buddy(reinterpret_cast<std::byte*>(rows.data()), sizeof(ChunkRows), summaries.data(),
-              &chunk_count) {
+              &chunk_count, &totals) {
     buddy.add_chunks(ChunkIndex{0}, chunks);
   }
   std::uint32_t take(std::uint32_t pages, std::uint32_t alignment = 1,
@@ -75,6 +75,7 @@ class BuddyGround {
   std::vector<ChunkRows> rows;
   std::vector<std::atomic<std::uint32_t>> summaries;
   std::atomic<std::uint32_t> chunk_count;
+  PageTotals totals{};
   Buddy buddy;
 };
 

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+// How an arena gives pages back to the kernel: free ones, and empty ones inside slabs that live.
+#include "arena.h"
+
+namespace ashlar {
+
+namespace {
+
+// What one call may do: about a millisecond's worth.
+constexpr Bytes kBytesPerCall = 16 * kMiB;
+constexpr std::uint32_t kChunksPerCall = 512;
+constexpr std::uint32_t kRunsPerCall = 512;
+
+}  // namespace
+
+Bytes Arena::purge(Purge which) {
+  const bool all = which == Purge::at_once;
+  Bytes bytes = 0;
+  std::uint32_t c =
+      all ? 0 : purge_cursor_.load(std::memory_order_relaxed);  // one caller at a time
+  for (std::uint32_t seen = 0; c < chunks(); seen++) {
+    if (!all && (seen == kChunksPerCall || bytes >= kBytesPerCall)) break;
+    bytes += purge_chunk(ChunkIndex{c++}, which != Purge::aged);
+  }
+  purge_cursor_.store(c < chunks() ? c : 0, std::memory_order_relaxed);
+  return bytes;
+}
+
+Bytes Arena::purge_chunk(ChunkIndex chunk, bool all) {
+  const std::uint32_t pages = buddy_.age_chunk(chunk, all, [&](PageIndex first, PageCount count) {
+    return os::purge(address_of(first), bytes_of(count));
+  });
+  return bytes_of(PageCount{pages});
+}
+
+// A slab from which nothing was taken for a whole pass is cold. Which slab is taken from is decided
+// by fullness, so the sparse ones, which have the empty pages, are cold for long.
+Bytes Arena::purge_slabs(LaneSlabs& lane, Purge which) {
+  const bool all = which == Purge::at_once;
+  Bytes bytes = 0;
+  std::uint32_t runs = 0;
+  const std::uint32_t units = chunks() * kUnitsPerChunk;
+  std::uint32_t u = all ? 0 : static_cast<std::uint32_t>(lane.purge_cursor);
+  while (u < units && (all || (runs < kRunsPerCall && bytes < kBytesPerCall))) {
+    const UnitEntry entry = units_[UnitIndex{u}];
+    if (entry.tag() != lane.tag) {
+      u++;
+      continue;
+    }
+    Slab slab = slab_at(UnitIndex{u}, entry.size_class());
+    u += slab.size_class_info().slab_bytes / kUnitBytes;
+    SlabDescriptor& d = slab.descriptor();
+    const bool cold = !d.taken_from;
+    d.taken_from = false;
+    if ((which == Purge::aged && !cold) || slab.is_full()) continue;
+    for (std::uint64_t due = slab.empty_pages() & ~d.holes; due != 0;) {
+      const unsigned first = lowest_bit(due);
+      const auto count = static_cast<unsigned>(std::countr_one(due >> first));
+      const std::uint64_t run = bit_range(first, count);
+      due &= ~run;
+      runs++;
+      if (!os::purge(slab.base() + first * kPageBytes, count * kPageBytes)) continue;
+      d.holes = d.holes | run;
+      bytes += count * kPageBytes;
+    }
+  }
+  lane.purge_cursor = u < units ? u : 0;
+  return bytes;
+}
+
+}  // namespace ashlar

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT
+#include "maintenance.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <pthread.h>
+#include <unistd.h>
+
+#include "heap.h"
+#include "options.h"
+
+namespace ashlar {
+
+constinit Maintenance maintenance;
+
+namespace {
+
+// Without a thread of ours: free pages that may stay dirty until they age, in bytes and as a part
+// of what is in use; and how much of what a lane's slabs held is given back between two looks at
+// them.
+constexpr Bytes kLeastDirty = kMiB;
+constexpr std::uint32_t kDirtyPart = 32;
+constexpr Bytes kLeastDrained = kMiB;
+constexpr Bytes kDrainedPart = 16;
+constexpr std::uint64_t kMostPausePeriods = 16;
+
+constexpr std::uint32_t kShortestHalfPeriodMs = 10;
+constexpr std::uint32_t kLongestHalfPeriodMs = 60'000;
+// Between the parts of a pass, so that page faults of others are not kept waiting.
+constexpr std::uint32_t kPartPauseMs = 1;
+// Passes that found nothing until the thread sleeps: the first may have been too early for what
+// was freed just before it.
+constexpr unsigned kQuietPasses = 3;
+constexpr std::uint32_t kLongSleepMs = 3'600'000;
+constexpr std::uint32_t kExitPollMs = 50;
+constexpr std::uint32_t kStopPatienceMs = 100;
+constexpr Bytes kStackBytes = 128 * kKiB;
+
+}  // namespace
+
+std::uint32_t Maintenance::half_period_ms() const {
+  const std::int64_t half = options.purge_ms / 2;
+  if (half < kShortestHalfPeriodMs) return kShortestHalfPeriodMs;
+  return half < kLongestHalfPeriodMs ? static_cast<std::uint32_t>(half) : kLongestHalfPeriodMs;
+}
+
+void Maintenance::tick(Lane* lane) {
+  if (options.purge_ms < 0) return;
+  if (thread_.load(std::memory_order_relaxed) == Thread::runs) {  // a late look does no harm
+    if (asleep_.load(std::memory_order_relaxed)) wake();
+    return;
+  }
+  const std::uint64_t now = os::now_ms();
+  if (lane != nullptr) tick_lane(*lane, now);
+  const std::uint32_t dirty = arena.buddy().dirty_pages();
+  if (dirty < least_dirty_) least_dirty_ = dirty;
+  const bool excess = bytes_of(PageCount{dirty}) > allowance();
+  if (!excess && now < due_ms_.load(std::memory_order_relaxed)) return;  // a hint
+  if (purging_.exchange(true)) return;                                   // somebody else does it
+  if (excess && !is_sawtooth(now, dirty)) {
+    arena.purge(Arena::Purge::soon);
+    least_dirty_ = arena.buddy().dirty_pages();
+  } else if (now >= due_ms_.load(std::memory_order_relaxed)) {  // under purging_
+    arena.purge(Arena::Purge::aged);
+    const std::uint64_t half_period = static_cast<std::uint64_t>(options.purge_ms) / 2;
+    due_ms_.store(arena.purge_pass_ended() ? now + half_period : now + 1,
+                  std::memory_order_relaxed);  // a hint
+    if (arena.purge_pass_ended()) kept_for_sawtooth_ = kept_for_sawtooth_ / 2;
+  }
+  purging_.store(false);
+}
+
+// Time is not enough for a program that frees most of its memory and then sleeps: nobody looks any
+// more. So slabs are looked through again, too, when a part of what they held was given back: a
+// drain. Where half of the holes that it made are soon needed again, it was a mistake, and is not
+// repeated for a while.
+void Maintenance::tick_lane(Lane& lane, std::uint64_t now) {
+  LaneSlabs& slabs = lane.slabs;
+  const auto period = static_cast<std::uint64_t>(options.purge_ms);
+  const Bytes refilled = slabs.refilled_bytes - lane.refilled_before;
+  if (lane.hole_bytes != 0 && refilled > lane.hole_bytes / 2) {
+    const std::uint64_t longer = std::max(2 * std::uint64_t{lane.drain_pause_ms}, period);
+    const std::uint64_t pause = std::min(longer, kMostPausePeriods * period);
+    lane.drain_pause_ms = static_cast<std::uint32_t>(pause);
+    lane.drain_due_ms = now + pause;
+    lane.hole_bytes = 0;
+  }
+  const bool due = now >= lane.trim_due_ms;
+  if (due) {
+    lane.trim_due_ms = now + period / 2;
+    trim_lane(lane);
+    lane.hole_bytes = 0;
+    lane.refilled_before = slabs.refilled_bytes;
+    if (now >= lane.drain_due_ms) lane.drain_pause_ms /= 2;
+  }
+  const Bytes used = slabs.used_bytes;
+  lane.most_used = std::max(lane.most_used, used);
+  if (lane.most_used - used > used / kDrainedPart + kLeastDrained && now >= lane.drain_due_ms) {
+    lane.most_used = used;
+    lane.draining = true;
+  }
+  if (due || lane.draining || slabs.purge_cursor != 0) {
+    const Bytes bytes = arena.purge_slabs(slabs, Arena::Purge::aged);
+    if (lane.draining) lane.hole_bytes += bytes;
+    if (slabs.purge_cursor == 0) lane.draining = false;
+  }
+}
+
+// How many free pages may stay dirty until they age.
+Bytes Maintenance::allowance() const {
+  const Bytes usual = kLeastDirty + bytes_of(PageCount{arena.buddy().used_pages() / kDirtyPart});
+  return usual + kept_for_sawtooth_;
+}
+
+// Whether the program is about to need again what it freed: of the pages that were freed since the
+// last excess, not long ago, half were taken since then too. Then that much is kept. (Under
+// purging_.)
+bool Maintenance::is_sawtooth(std::uint64_t now, std::uint32_t dirty) {
+  const std::uint32_t used = arena.buddy().used_pages();
+  const bool recent = now - excess_ms_ < static_cast<std::uint64_t>(options.purge_ms);
+  const std::uint32_t freed = dirty - least_dirty_;
+  const std::uint32_t shrunk = excess_used_ > used ? excess_used_ - used : 0;
+  const bool sawtooth = recent && shrunk < freed / 2;
+  excess_ms_ = now;
+  excess_used_ = used;
+  if (sawtooth) kept_for_sawtooth_ = bytes_of(PageCount{dirty + dirty / 2});
+  return sawtooth;
+}
+
+bool Maintenance::trim() {
+  if (!heap.exists()) return false;
+  if (this_lane() != &no_lane) flush_lane(*this_lane());
+  heap.drain_pool();
+  const Bytes in_slabs = tend_lanes(Arena::Purge::at_once);
+  return arena.purge(Arena::Purge::at_once) + in_slabs != 0;
+}
+
+// --- one pass -----------------------------------------------------------------------------------
+
+Bytes Maintenance::pass() {
+  Bytes bytes = tend_lanes(Arena::Purge::aged);
+  if (purging_.exchange(true)) return bytes;
+  do {
+    bytes += arena.purge(Arena::Purge::aged);
+    if (!arena.purge_pass_ended()) os::futex_wait(wakeups_, wakeups_.load(), kPartPauseMs);
+  } while (!arena.purge_pass_ended());
+  purging_.store(false);
+  return bytes;
+}
+
+Bytes Maintenance::tend_lanes(Arena::Purge which) {
+  Bytes bytes = 0;
+  heap.for_each_lane([&](Lane& lane) {
+    if (lane.orphaned) return;  // whoever leases it next repairs it first
+    if (&lane == this_lane()) {
+      bytes += arena.purge_slabs(lane.slabs, which);
+      return;
+    }
+    for (bool more = true; more;) {
+      const Frozen frozen(lane);
+      if (!frozen) return;
+      if (lane.slabs.purge_cursor == 0) tend_lane(lane, which == Arena::Purge::at_once);
+      bytes += arena.purge_slabs(lane.slabs, which);
+      more = lane.slabs.purge_cursor != 0;
+    }
+  });
+  heap.with_shared_slabs([&](LaneSlabs& slabs) {
+    arena.drain_inbox(slabs);
+    bytes += arena.purge_slabs(slabs, which);
+  });
+  return bytes;
+}
+
+// --- the thread ---------------------------------------------------------------------------------
+
+void Maintenance::start() {
+  was_sandboxed_ = os::is_sandboxed();
+  if (options.background == kBackgroundAlways) start_thread();
+}
+
+void Maintenance::start_thread() {
+  if (options.background == kBackgroundNever || options.purge_ms < 0) return;
+  Thread none = Thread::none;
+  if (!thread_.compare_exchange_strong(none, Thread::runs)) return;
+  // A program that has locked itself in since it started may not expect another thread; glibc even
+  // ends the process when a new thread is refused rseq.
+  if (os::is_sandboxed() && !was_sandboxed_) return thread_.store(Thread::stopped);
+
+  const int saved_errno = errno;
+  pthread_attr_t attributes;
+  ::pthread_attr_init(&attributes);
+  ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  ::pthread_attr_setstacksize(&attributes, kStackBytes);
+  // Signals are for the program's own threads.
+  sigset_t every_signal, before;
+  ::sigfillset(&every_signal);
+  ::pthread_sigmask(SIG_SETMASK, &every_signal, &before);
+  pthread_t thread;
+  const bool created = ::pthread_create(&thread, &attributes, thread_main, nullptr) == 0;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  ::pthread_attr_destroy(&attributes);
+  errno = saved_errno;
+  // Without it, slow paths go on doing the work. They will not try again.
+  if (!created) thread_.store(Thread::stopped);
+}
+
+void* Maintenance::thread_main(void*) {
+  os::name_thread("ashlar");
+  maintenance.thread_number_.store(os::thread_number());
+  maintenance.run();
+  maintenance.thread_number_.store(0);
+  return nullptr;
+}
+
+void Maintenance::run() {
+  unsigned quiet_passes = 0;
+  std::uint32_t seen = wakeups_.load();
+  while (thread_.load() == Thread::runs) {
+    const bool may_be_last = first_thread_ended_.load();
+    if (may_be_last && os::is_last_thread()) return;
+    quiet_passes = pass() == 0 ? quiet_passes + 1 : 0;
+    const bool quiet = quiet_passes >= kQuietPasses;
+    asleep_.store(quiet);
+    os::futex_wait(wakeups_, seen,
+                   may_be_last ? kExitPollMs
+                   : quiet     ? kLongSleepMs
+                               : half_period_ms());
+    asleep_.store(false);
+    const std::uint32_t now = wakeups_.load();
+    if (now != seen) quiet_passes = 0;
+    seen = now;
+  }
+}
+
+void Maintenance::wake() {
+  wakeups_++;
+  os::futex_wake_one(wakeups_);
+}
+
+void Maintenance::stop_thread() {
+  Thread runs = Thread::runs;
+  if (!thread_.compare_exchange_strong(runs, Thread::stopped)) return;
+  if (thread_number_.load() == os::thread_number()) return;  // it was the last one, and ends us
+  wake();
+  for (std::uint32_t ms = 0; ms < kStopPatienceMs && thread_number_.load() != 0; ms++) {
+    os::futex_wait(wakeups_, wakeups_.load(), 1);
+  }
+}
+
+void Maintenance::notice_thread_exit() {
+  if (os::thread_number() != static_cast<std::uint32_t>(::getpid())) return;
+  first_thread_ended_.store(true);
+  if (thread_.load() == Thread::runs) wake();
+}
+
+void Maintenance::after_fork_in_child() {
+  purging_.store(false);
+  thread_.store(Thread::none);
+  asleep_.store(false);
+  first_thread_ended_.store(false);
+}
+
+}  // namespace ashlar

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+// L5 · maintenance: what a program no longer uses goes back to the kernel, also when it sleeps.
+//
+// What:    ages free pages and gives back those that were not used for purge_ms; gives back empty
+//          pages inside slabs; takes slots out of magazines that are not used.
+// How:     a pass has two halves a period, so that what is given back was idle for a whole pass.
+//          A process of one thread does it in its own slow paths, a millisecond at a time. Once a
+//          second thread allocates, a thread of ours does it for all; it freezes one lane after the
+//          other and does what the owner would (thread_cache: Frozen, tend_lane). When two passes
+//          in a row find nothing to do, it sleeps until a slow path wakes it.
+// Thread:  called "ashlar", takes no signals, is not there after fork (the child starts its own),
+//          ends at exit, and when the program's own threads have ended.
+// Threads: any.
+#pragma once
+
+#include <atomic>
+
+#include "thread_cache.h"
+
+namespace ashlar {
+
+class Maintenance {
+ public:
+  constexpr Maintenance() = default;
+
+  // From slow paths of `lane`, which may be null. Reads a coarse clock; mostly that is all.
+  void tick(Lane* lane);
+  // Gives back all that can be given back now. True if memory went to the kernel.
+  bool trim();
+
+  // From the library's constructor.
+  void start();
+  // Starts the thread unless it runs or may not. The caller is in none of our critical sections.
+  void start_thread();
+  // At exit: the thread ends, or will not be in our way.
+  void stop_thread();
+  // The calling thread ends; if it is the process's first one, ours must not be the last.
+  void notice_thread_exit();
+  void after_fork_in_child();
+
+ private:
+  enum class Thread : std::uint32_t { none, runs, stopped };
+
+  static void* thread_main(void*);
+  void run();
+  Bytes pass();
+  Bytes tend_lanes(Arena::Purge which);
+  void tick_lane(Lane& lane, std::uint64_t now);
+  Bytes allowance() const;
+  bool is_sawtooth(std::uint64_t now, std::uint32_t dirty);
+  std::uint32_t half_period_ms() const;
+  void wake();
+
+  std::atomic<std::uint64_t> due_ms_ = 0;      // atomic: any → any; when pages may be due
+  std::atomic<bool> purging_ = false;          // atomic: any → any; somebody purges free pages
+  std::uint64_t excess_ms_ = 0;                // lock: purging_; when pages were last too many
+  std::uint32_t excess_used_ = 0;              // lock: purging_; pages in use then
+  Owned<std::uint32_t> least_dirty_;           // any: free dirty pages at least since then; advice
+  Owned<Bytes> kept_for_sawtooth_;             // lock: purging_; a hint to others
+  std::atomic<Thread> thread_ = Thread::none;  // atomic: any → any
+  std::atomic<std::uint32_t> wakeups_ = 0;     // atomic: counts; the thread sleeps on it
+  std::atomic<bool> asleep_ = false;           // atomic: thread → slow paths; until woken
+  std::atomic<bool> first_thread_ended_ = false;  // atomic: that thread → ours
+  bool was_sandboxed_ = false;                    // const since start()
+  std::atomic<std::uint32_t> thread_number_ = 0;  // atomic: ours → stop_thread; 0: it ended
+};
+
+extern constinit Maintenance maintenance;
+
+}  // namespace ashlar
