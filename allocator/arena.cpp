@@ -25,11 +25,14 @@ inline void Arena::place(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
 
 std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want) {
   drain_inbox(lane);
+  lane.made_at_take[c.v] = lane.slabs_made;
   std::uint32_t taken = 0;
   while (taken < want) {
     const std::uint8_t lists = lane.nonempty[c.v];
     if (lists == 0) {
-      if (taken != 0 || !create_slab(lane, c)) break;
+      if (taken != 0) break;
+      if (const std::uint32_t gaps = take_gaps(lane, c, slots, want)) return gaps;
+      if (!create_slab(lane, c)) break;
       continue;
     }
     const auto fullest = static_cast<std::uint8_t>(std::bit_width(lists) - 1);
@@ -50,14 +53,19 @@ std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std
 }
 
 void Arena::give_slots(LaneSlabs& lane, ClassIndex c, void* const* slots, std::uint32_t count) {
-  note_given(lane, c, count);
-  give_by_word(c, slots, count,
-               [&](Slab& slab, std::uint32_t w, std::uint64_t bits, std::uint32_t n) {
-                 if (slab.give(w, bits) == Give::double_free) return Give::double_free;
-                 slab.descriptor().used = slab.descriptor().used - n;
-                 after_give(lane, c, slab);
-                 return Give::done;
-               });
+  give_by_word(
+      c, slots, count,
+      [&](Slab& slab, std::uint32_t w, std::uint64_t bits, void* const* of_word, std::uint32_t n) {
+        // The slab has become a mosaic since, or they come from its gaps.
+        if (slab.descriptor().list == LaneSlabs::kMosaicList) [[unlikely]] {
+          return give_to_mosaic(of_word, n);
+        }
+        if (slab.give(w, bits) == Give::double_free) return Give::double_free;
+        slab.descriptor().used = slab.descriptor().used - n;
+        note_given(lane, c, n);
+        after_give(lane, c, slab);
+        return Give::done;
+      });
 }
 
 // Slots are sorted by class first (a counting sort), so that a bitmap word is written once for
@@ -68,7 +76,7 @@ void Arena::give_remote(void* const* slots, std::uint32_t count) {
   void* sorted[kBlock];
   while (count != 0) {
     const std::uint32_t n = count < kBlock ? count : kBlock;
-    std::uint32_t end[kClassCount] = {};
+    std::uint32_t end[kClassCount + 1] = {};  // the last: objects in mosaics
     for (std::uint32_t i = 0; i < n; i++) {
       class_of[i] = static_cast<std::uint8_t>(entry_of(slots[i]).size_class().v);
       end[class_of[i]]++;
@@ -81,12 +89,17 @@ void Arena::give_remote(void* const* slots, std::uint32_t count) {
     for (std::uint32_t i = 0; i < n; i++) sorted[end[class_of[i]]++] = slots[i];
 
     for (std::uint32_t c = 0, begin = 0; c < kClassCount; begin = end[c++]) {
-      give_by_word(ClassIndex{c}, sorted + begin, end[c] - begin,
-                   [&](Slab& slab, std::uint32_t w, std::uint64_t bits, std::uint32_t) {
-                     if (slab.give_remote(w, bits) == Give::double_free) return Give::double_free;
-                     notify_owner(unit_of_slab(slab));
-                     return Give::done;
-                   });
+      give_by_word(
+          ClassIndex{c}, sorted + begin, end[c] - begin,
+          [&](Slab& slab, std::uint32_t w, std::uint64_t bits, void* const*, std::uint32_t) {
+            if (slab.give_remote(w, bits) == Give::double_free) return Give::double_free;
+            notify_owner(unit_of_slab(slab));
+            return Give::done;
+          });
+    }
+    const std::uint32_t in_slabs = end[kClassCount - 1];
+    if (give_to_mosaic(sorted + in_slabs, n - in_slabs) == Give::double_free) {
+      report_double_free(sorted + in_slabs, n - in_slabs);
     }
     slots += n;
     count -= n;
@@ -137,8 +150,9 @@ void Arena::give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, 
                 reinterpret_cast<std::byte*>(
                     align_down(reinterpret_cast<std::uintptr_t>(slots[begin]), info.slab_bytes)),
                 c);
-      if (twice != 0 || give(slab, w, bits, i - begin) == Give::double_free) [[unlikely]] {
-        report_double_free(slab, slots + begin, i - begin);
+      if (twice != 0 || give(slab, w, bits, slots + begin, i - begin) == Give::double_free)
+          [[unlikely]] {
+        report_double_free(slots + begin, i - begin);
       }
     }
     slots += n;
@@ -185,13 +199,15 @@ bool Arena::drain_inbox(LaneSlabs& lane) {
 // `pending` and waits for our word.
 void Arena::pass_on(const LaneSlabs& lane, UnitIndex unit) {
   const UnitEntry entry = units_[unit];
-  if (!entry.is_slab() || entry.tag() == lane.tag) return;
-  if (unit == slab_unit(unit_address(unit), size_class(entry.size_class()))) notify_owner(unit);
+  if (entry.is_free() || entry.tag() == lane.tag) return;
+  if (is_first_unit(unit, entry)) notify_owner(unit);
 }
 
 bool Arena::drain_slab(LaneSlabs& lane, UnitIndex unit) {
-  const ClassIndex c = units_[unit].size_class();
-  if (unit != slab_unit(unit_address(unit), size_class(c))) return false;  // a slab's inner unit
+  const UnitEntry entry = units_[unit];
+  if (!is_first_unit(unit, entry)) return false;
+  if (entry.is_mosaic()) return drain_mosaic(lane, unit);
+  const ClassIndex c = entry.size_class();
   Slab slab = slab_at(unit, c);
   const std::uint32_t drained = slab.drain_remote();
   if (drained == 0) return false;
@@ -200,18 +216,23 @@ bool Arena::drain_slab(LaneSlabs& lane, UnitIndex unit) {
   return true;
 }
 
-void Arena::report_double_free(const Slab& slab, void* const* slots, std::uint32_t count) const {
-  const auto slot_at = [&](std::uint32_t i) {
-    const auto offset = static_cast<Bytes>(static_cast<std::byte*>(slots[i]) - slab.base());
-    return slot_index(static_cast<std::uint32_t>(offset), slab.size_class_info().magic);
-  };
-  std::uint32_t culprit = slot_at(0);
+// Of slots of which one was given twice.
+void Arena::report_double_free(void* const* slots, std::uint32_t count) const {
+  const void* culprit = slots[0];
   for (std::uint32_t i = 0; i < count; i++) {
-    bool twice = slab.is_free(slot_at(i));
+    bool twice = locate(slots[i]).kind != Place::Kind::slot;
     for (std::uint32_t j = 0; j < i; j++) twice |= slots[j] == slots[i];
-    if (twice) culprit = slot_at(i);
+    if (twice) culprit = slots[i];
   }
-  slab.report_double_free(culprit);
+  if (entry_of(culprit).is_slab()) {
+    const ClassIndex c = entry_of(culprit).size_class();
+    const Slab slab = slab_at(slab_unit(culprit, size_class(c)), c);
+    const auto offset =
+        static_cast<std::uint32_t>(static_cast<const std::byte*>(culprit) - slab.base());
+    slab.report_double_free(slot_index(offset, size_class(c).magic));
+  }
+  Text text;
+  fatal(text.put("free(): double free of ").hex(reinterpret_cast<std::uintptr_t>(culprit)));
 }
 
 bool Arena::create_slab(LaneSlabs& lane, ClassIndex c) {
@@ -225,6 +246,7 @@ bool Arena::create_slab(LaneSlabs& lane, ClassIndex c) {
   slab.descriptor().list = LaneSlabs::kNoList;
   units_.set(unit, units, UnitEntry{lane.tag, c});
   place(lane, c, slab);
+  lane.slabs_made++;
   return true;
 }
 
@@ -234,9 +256,12 @@ void Arena::retire_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
   const bool only = lane.nonempty[c.v] == 1u << d.list && d.next == kNone && d.prev == kNone;
   if (only) return;
   unlink(lane, c, slab);
-  const UnitIndex unit = unit_of_slab(slab);
-  units_.set(unit, slab.size_class_info().slab_bytes / kUnitBytes, UnitEntry{});
-  const bool given = buddy_.give(first_page(unit), BlockKind::slab);
+  give_slab_block(unit_of_slab(slab), slab.size_class_info().slab_bytes / kUnitBytes);
+}
+
+void Arena::give_slab_block(UnitIndex first, std::uint32_t units) {
+  units_.set(first, units, UnitEntry{});
+  const bool given = buddy_.give(first_page(first), BlockKind::slab);
   ASHLAR_ASSERT(given);
   static_cast<void>(given);
 }
@@ -281,8 +306,12 @@ void Arena::init_lane(LaneSlabs& lane, std::uint64_t tag) {
   lane.purge_cursor = 0;
   lane.used_bytes = 0;
   lane.refilled_bytes = 0;
+  lane.first_mosaic = kNone;
+  lane.next_mosaic = kNone;
+  lane.slabs_made = 0;
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     lane.nonempty[c] = 0;
+    lane.made_at_take[c] = 0;
     for (std::uint32_t& head : lane.head[c]) head = kNone;
   }
 }
@@ -304,6 +333,10 @@ void Arena::recover_lane(LaneSlabs& lane) {
     const UnitIndex unit{u};
     const UnitEntry entry = units_[unit];
     if (entry.tag() != lane.tag) continue;
+    if (entry.is_mosaic()) {
+      recover_mosaic(lane, unit);
+      continue;
+    }
     const SizeClass& info = size_class(entry.size_class());
     const UnitIndex first = slab_unit(unit_address(unit), info);
     if (unit == first && buddy_.kind_at(first_page(unit)) == BlockKind::slab) {
@@ -364,6 +397,18 @@ Place Arena::locate(const void* p) const {
     place.bytes = info.slot_bytes;
     return place;
   }
+  if (entry.is_mosaic()) {
+    const Mosaic mosaic = mosaic_of(p);
+    place.begin = mosaic.begin_of(p);
+    place.kind = place.begin != nullptr ? Place::Kind::slot : Place::Kind::free;
+    if (place.begin == nullptr) {
+      place.begin = static_cast<std::byte*>(const_cast<void*>(p));
+      return place;
+    }
+    place.bytes = mosaic.bytes_at(place.begin);
+    place.size_class = class_for(place.bytes);
+    return place;
+  }
   PageIndex page = page_of(p);
   place.kind = Place::Kind::free;
   if (buddy_.is_free(page)) return place;
@@ -407,6 +452,19 @@ const char* Arena::check_invariants() const {
     if (d.next == kNone) return;
     const UnitEntry next = units_[UnitIndex{d.next}];
     if (next.tag() != tag || next.size_class() != c) broken = "arena 3: a link leads elsewhere";
+  });
+  for_each_mosaic([&](Mosaic mosaic, std::uint64_t) {
+    if (broken != nullptr) return;
+    const SlabDescriptor& d = mosaic.descriptor();
+    const LaneSlabs& lane = lane_at(PageIndex{d.owner.load()});
+    const UnitIndex unit = unit_of(page_of(mosaic.base()));
+    broken = mosaic.check_invariants();
+    if (d.list != LaneSlabs::kMosaicList) broken = "arena 4: a mosaic in the wrong list";
+    const std::uint32_t back =
+        d.prev == kNone
+            ? lane.first_mosaic
+            : static_cast<std::uint32_t>(mosaic_at(UnitIndex{d.prev}).descriptor().next);
+    if (back != unit.v) broken = "arena 4: a link does not lead back";
   });
   return broken;
 }

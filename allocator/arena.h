@@ -6,7 +6,7 @@
 // How:     every link is an index, every position an offset from the region's first byte:
 //
 //            header | unit table | summaries | chunk metadata … | chunk 0 | chunk 1 | …
-//                     8 B a unit   4 B a chunk  48 KiB a chunk    (data)
+//                     8 B a unit   4 B a chunk  80 KiB a chunk    (data)
 //
 //          All of it is sized for the region's maximum and committed chunk by chunk. A chunk's
 //          metadata is page-aligned and grouped so that only what is used gets touched.
@@ -17,6 +17,7 @@
 //   1  a unit entry and the slab's descriptor agree on class and owner
 //   2  a slab is in the list of its owner that its count demands, full ones in none
 //   3  links lead to slabs of the same owner and class and back
+//   4  a mosaic is in the list of its owner
 // Threads: functions with a LaneSlabs: its owner. The others: any.
 // Position: independent; only the view holds addresses.
 // Not here: magazines (thread_cache), which thread has which lane (heap).
@@ -26,6 +27,7 @@
 
 #include "buddy.h"
 #include "lock.h"
+#include "mosaic.h"
 #include "os.h"
 #include "owned.h"
 #include "slab.h"
@@ -37,6 +39,7 @@ namespace ashlar {
 struct alignas(kCacheLineBytes) LaneSlabs {
   static constexpr std::uint32_t kLists = 8;  // eighths of fullness
   static constexpr std::uint8_t kNoList = kLists;
+  static constexpr std::uint8_t kMosaicList = kLists + 1;  // SlabDescriptor::list of a mosaic
 
   // Slabs that others freed into since the owner last looked: the first unit, linked by
   // SlabDescriptor::next_pending. kNone: none.
@@ -47,6 +50,11 @@ struct alignas(kCacheLineBytes) LaneSlabs {
   Owned<std::uint32_t> purge_cursor;           // owner: the unit where purge_slabs() goes on
   Owned<Bytes> used_bytes;                     // owner → reports: slots handed out; advice
   Owned<Bytes> refilled_bytes;                 // owner: holes that were taken from; it only grows
+  bool has_mosaics;                            // const: may re-cut its sparse slabs
+  std::uint32_t first_mosaic;                  // owner: unit of the first in their list
+  std::uint32_t next_mosaic;                   // owner: where the search for gaps goes on
+  std::uint32_t slabs_made;                    // owner: the clock by which a class is cold
+  std::uint32_t made_at_take[kClassCount];     // owner: what it was when the class took slots
   std::uint8_t nonempty[kClassCount];          // owner: bit l: list l has a slab
   std::uint32_t head[kClassCount][kLists];     // owner: first unit of the list, or kNone
 };
@@ -102,6 +110,11 @@ class Arena {
   // was about to take or give is lost; nothing is handed out twice. Other lanes may go on.
   void recover_lane(LaneSlabs& lane);
 
+  // Gives one object in a mosaic back, from any thread.
+  Give give_to_mosaic(void* object);
+  Give give_to_mosaic(void* const* objects, std::uint32_t count);
+  Mosaic mosaic_of(const void* p) const { return mosaic_at(unit_of(page_of(p))); }
+
   // --- pages ------------------------------------------------------------------------------
 
   // A block of whole pages. `alignment` is a power of two. Null when the buddy has no room:
@@ -147,6 +160,9 @@ class Arena {
   // Calls visit(Slab, owner's tag) for every slab. What it sees while others work is a hint.
   template <class Visit>
   void for_each_slab(Visit&& visit) const;
+  // The same with visit(Mosaic, owner's tag).
+  template <class Visit>
+  void for_each_mosaic(Visit&& visit) const;
   const Buddy& buddy() const { return buddy_; }
   std::byte* data() const { return data_; }
   Bytes data_bytes() const { return data_bytes_.load(std::memory_order_relaxed); }  // only grows
@@ -181,15 +197,21 @@ class Arena {
   }
   ChunkMeta& meta(ChunkIndex chunk) const;
   Slab slab_at(UnitIndex first, ClassIndex c) const;
+  Mosaic mosaic_at(UnitIndex unit) const;
   UnitIndex slab_unit(const void* slot, const SizeClass& c) const {
     return {static_cast<std::uint32_t>(align_down(data_offset(slot), c.slab_bytes) / kUnitBytes)};
+  }
+  // Whether what the entry tells of, a slab or a mosaic, starts at this unit.
+  bool is_first_unit(UnitIndex unit, UnitEntry entry) const {
+    return entry.is_mosaic() ||
+           unit == slab_unit(unit_address(unit), size_class(entry.size_class()));
   }
   const void* unit_address(UnitIndex unit) const { return data_ + Bytes{unit.v} * kUnitBytes; }
   UnitIndex unit_of_slab(const Slab& slab) const {
     return {static_cast<std::uint32_t>(data_offset(slab.base()) / kUnitBytes)};
   }
 
-  // Calls give(slab, word, bits, slots) → Give for the slots of each bitmap word, in order.
+  // Calls give(slab, word, bits, slots, count) → Give for the slots of each bitmap word, in order.
   // Aborts when one was free already.
   template <class GiveBits>
   void give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give);
@@ -203,9 +225,19 @@ class Arena {
   void after_give(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void notify_owner(UnitIndex unit);
   void pass_on(const LaneSlabs& lane, UnitIndex unit);
-  [[noreturn]] void report_double_free(const Slab& slab, void* const* slots,
-                                       std::uint32_t count) const;
+  [[noreturn]] void report_double_free(void* const* slots, std::uint32_t count) const;
   bool drain_slab(LaneSlabs& lane, UnitIndex unit);
+  void give_slab_block(UnitIndex first, std::uint32_t units);
+  std::uint32_t take_gaps(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want);
+  bool make_mosaic(LaneSlabs& lane);
+  std::uint32_t find_drained(const LaneSlabs& lane, ClassIndex c, std::uint8_t list) const;
+  void recut(LaneSlabs& lane, ClassIndex c, UnitIndex unit);
+  void link_mosaic(LaneSlabs& lane, UnitIndex unit);
+  bool drain_mosaic(LaneSlabs& lane, UnitIndex unit);
+  void retire_mosaic(LaneSlabs& lane, UnitIndex unit);
+  void recover_mosaic(LaneSlabs& lane, UnitIndex unit);
+  template <class View>
+  Bytes purge_empty_pages(View&& view, Purge which, std::uint32_t& runs);
   Bytes purge_chunk(ChunkIndex chunk, bool all);
   void publish_chunks(std::uint32_t count);
   bool grow_locked(std::uint32_t needed);
@@ -246,6 +278,8 @@ struct ChunkMeta {
   ChunkRows rows;
   BitmapWord long_free[kUnitsPerChunk][kLongWords];
   BitmapWord long_remote[kUnitsPerChunk][kLongWords];
+  BitmapWord mosaic_free[kUnitsPerChunk][kGrainWords];
+  BitmapWord mosaic_start[kUnitsPerChunk][kGrainWords];
 
   // Words from a slab's free bits to its remote bits.
   static constexpr Bytes kShortDistance = Bytes{kUnitsPerChunk} * kShortWords;
@@ -266,6 +300,21 @@ inline Slab Arena::slab_at(UnitIndex first, ClassIndex c) const {
   const bool is_short = size_class(c).words <= ChunkMeta::kShortWords;
   return {m.slab[u], is_short ? m.short_free[u] : m.long_free[u],
           is_short ? m.short_remote[u] : m.long_remote[u], data_ + Bytes{first.v} * kUnitBytes, c};
+}
+
+inline Mosaic Arena::mosaic_at(UnitIndex unit) const {
+  ChunkMeta& m = meta(chunk_of(unit));
+  const std::uint32_t u = unit.v % kUnitsPerChunk;
+  return {m.slab[u], m.mosaic_free[u], m.mosaic_start[u], data_ + Bytes{unit.v} * kUnitBytes};
+}
+
+template <class Visit>
+void Arena::for_each_mosaic(Visit&& visit) const {
+  const std::uint32_t units = chunks() * kUnitsPerChunk;
+  for (std::uint32_t u = 0; u < units; u++) {
+    const UnitEntry entry = units_[UnitIndex{u}];
+    if (entry.is_mosaic()) visit(mosaic_at(UnitIndex{u}), entry.tag());
+  }
 }
 
 template <class Visit>

@@ -33,6 +33,26 @@ Bytes Arena::purge_chunk(ChunkIndex chunk, bool all) {
   return bytes_of(PageCount{pages});
 }
 
+template <class View>
+Bytes Arena::purge_empty_pages(View&& view, Purge which, std::uint32_t& runs) {
+  SlabDescriptor& d = view.descriptor();
+  const bool cold = !d.taken_from;
+  d.taken_from = false;
+  if (which == Purge::aged && !cold) return 0;
+  Bytes bytes = 0;
+  for (std::uint64_t due = view.empty_pages() & ~d.holes; due != 0;) {
+    const unsigned first = lowest_bit(due);
+    const auto count = static_cast<unsigned>(std::countr_one(due >> first));
+    const std::uint64_t run = bit_range(first, count);
+    due &= ~run;
+    runs++;
+    if (!os::purge(view.base() + first * kPageBytes, count * kPageBytes)) continue;
+    d.holes = d.holes | run;
+    bytes += count * kPageBytes;
+  }
+  return bytes;
+}
+
 // A slab from which nothing was taken for a whole pass is cold. Which slab is taken from is decided
 // by fullness, so the sparse ones, which have the empty pages, are cold for long.
 Bytes Arena::purge_slabs(LaneSlabs& lane, Purge which) {
@@ -47,21 +67,12 @@ Bytes Arena::purge_slabs(LaneSlabs& lane, Purge which) {
       u++;
       continue;
     }
-    Slab slab = slab_at(UnitIndex{u}, entry.size_class());
-    u += slab.size_class_info().slab_bytes / kUnitBytes;
-    SlabDescriptor& d = slab.descriptor();
-    const bool cold = !d.taken_from;
-    d.taken_from = false;
-    if ((which == Purge::aged && !cold) || slab.is_full()) continue;
-    for (std::uint64_t due = slab.empty_pages() & ~d.holes; due != 0;) {
-      const unsigned first = lowest_bit(due);
-      const auto count = static_cast<unsigned>(std::countr_one(due >> first));
-      const std::uint64_t run = bit_range(first, count);
-      due &= ~run;
-      runs++;
-      if (!os::purge(slab.base() + first * kPageBytes, count * kPageBytes)) continue;
-      d.holes = d.holes | run;
-      bytes += count * kPageBytes;
+    if (entry.is_mosaic()) {
+      bytes += purge_empty_pages(mosaic_at(UnitIndex{u}), which, runs);
+      u++;
+    } else {
+      bytes += purge_empty_pages(slab_at(UnitIndex{u}, entry.size_class()), which, runs);
+      u += size_class(entry.size_class()).slab_bytes / kUnitBytes;
     }
   }
   lane.purge_cursor = u < units ? u : 0;

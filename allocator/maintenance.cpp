@@ -154,6 +154,7 @@ Bytes Maintenance::tend_lanes(Arena::Purge which) {
   heap.for_each_lane([&](Lane& lane) {
     if (lane.orphaned) return;  // whoever leases it next repairs it first
     if (&lane == this_lane()) {
+      const Entered entered(lane);
       bytes += arena.purge_slabs(lane.slabs, which);
       return;
     }

@@ -59,7 +59,13 @@ void* allocate_aligned(Bytes alignment, Bytes bytes) {
   if (alignment <= kMinAlignment) return allocate(bytes);
   if (alignment <= kPageBytes) {
     const ClassIndex c = class_for_aligned(bytes, alignment);
-    if (c.v < kClassCount) return take_slot(c);
+    if (c.v < kClassCount) {
+      void* const p = take_slot(c);
+      if (reinterpret_cast<std::uintptr_t>(p) % alignment == 0) [[likely]]
+        return p;
+      give_slot(p);  // a gap in a mosaic
+      return heap.take_shared(c);
+    }
   }
   if (bytes > kMostBytes) return out_of_memory();
   bool zero = false;
@@ -70,11 +76,8 @@ void* allocate_aligned(Bytes alignment, Bytes bytes) {
 Bytes usable_bytes(const void* p, const char* caller) {
   if (arena.contains(p)) [[likely]] {
     const UnitEntry entry = arena.entry_of(p);
-    if (entry.is_slab()) {
-      const SizeClass& info = size_class(entry.size_class());
-      const auto address = reinterpret_cast<std::uintptr_t>(p);
-      const auto offset = static_cast<std::uint32_t>(address) & (info.slab_bytes - 1);
-      if (is_slot_start(offset, info.magic)) return info.slot_bytes;
+    if (!entry.is_free()) {
+      if (const Bytes bytes = slot_bytes_at(p, entry)) return bytes;
     } else if (reinterpret_cast<std::uintptr_t>(p) % kPageBytes == 0 &&
                arena.buddy().is_large(arena.page_of(p))) {
       return bytes_of(arena.buddy().pages_at(arena.page_of(p)));
@@ -85,7 +88,7 @@ Bytes usable_bytes(const void* p, const char* caller) {
 
 void* reallocate(void* p, Bytes bytes) {
   const Bytes usable = usable_bytes(p, "realloc");
-  const bool was_slot = usable <= kMaxSlotBytes && arena.entry_of(p).is_slab();
+  const bool was_slot = usable <= kMaxSlotBytes && !arena.entry_of(p).is_free();
   if (was_slot) {
     // Staying is free. Shrinking by less than half is not worth a copy.
     if (bytes <= usable && bytes > usable / 2) return p;

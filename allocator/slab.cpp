@@ -29,6 +29,7 @@ std::uint32_t Slab::take(void** end, std::uint32_t want) {
   }
   descriptor_.hint = w;
   descriptor_.used = descriptor_.used + count;
+  if (is_full()) descriptor_.was_full = true;
   if (descriptor_.holes != 0 && count != 0) [[unlikely]] {
     // Lowest slots first: up to the last one, no page is empty now.
     const auto last_byte = static_cast<std::byte*>(*end) + slot_bytes - 1 - base_;
@@ -40,6 +41,7 @@ std::uint32_t Slab::take(void** end, std::uint32_t want) {
 }
 
 std::uint64_t Slab::empty_pages() const {
+  if (is_full()) return 0;
   std::uint64_t empty = 0;
   const std::uint32_t end = class_.capacity * class_.slot_bytes;
   for (std::uint32_t page = 0; page * kPageBytes < end; page++) {
@@ -99,6 +101,7 @@ void Slab::create(ClassIndex c, std::uint32_t owner) {
   descriptor_.hint = 0;
   descriptor_.next = kNone;
   descriptor_.prev = kNone;
+  descriptor_.was_full = false;
   descriptor_.taken_from = true;
   descriptor_.holes = 0;
   descriptor_.size_class = static_cast<std::uint8_t>(c.v);

@@ -39,6 +39,7 @@ struct alignas(2 * kCacheLineBytes) SlabDescriptor {
   Owned<std::uint32_t> hint;  // owner: word to search from
   Owned<std::uint8_t> size_class;  // const while the slab lives
   Owned<std::uint8_t> list;        // owner: which list of its class holds it
+  Owned<bool> was_full;            // owner: once; before, its free slots are memory never touched
   Owned<bool> taken_from;          // owner: since the last look for empty pages
   Owned<std::uint64_t> holes;  // owner → reports: pages given back to the kernel, bit per page
 
@@ -48,6 +49,8 @@ struct alignas(2 * kCacheLineBytes) SlabDescriptor {
   alignas(kCacheLineBytes) std::atomic<std::uint32_t> pending;  // atomic: any → owner
   std::atomic<std::uint32_t> next_pending;  // atomic: who set pending → who empties the inbox
   std::atomic<std::uint32_t> owner;         // atomic: creator → who frees remotely
+  std::atomic<std::uint32_t> objects;       // atomic: any → owner; in a mosaic
+  std::atomic<bool> gained;  // atomic: any → owner; a mosaic's gaps grew since it looked
 };
 
 using BitmapWord = std::atomic<std::uint64_t>;
@@ -81,6 +84,19 @@ class Slab {
   Give give_remote(std::uint32_t w, std::uint64_t bits);
   // Moves what others freed to `free`. Returns the number of slots.
   std::uint32_t drain_remote();
+  // Calls give(slot) for what others freed, and forgets it. True if there was anything.
+  template <class Visit>
+  bool for_each_remote(Visit&& give) {
+    bool any = false;
+    for (std::uint32_t w = 0; w < class_.words; w++) {
+      std::uint64_t bits = remote_[w].exchange(0);  // pairs with: give_remote
+      for (; bits != 0; bits &= bits - 1) {
+        give(base_ + Bytes{w * 64 + lowest_bit(bits)} * class_.slot_bytes);
+        any = true;
+      }
+    }
+    return any;
+  }
 
   bool is_free(std::uint32_t slot) const {
     return (free_[slot / 64].load(std::memory_order_relaxed) >> slot % 64 & 1) != 0;  // a hint

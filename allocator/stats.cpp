@@ -23,6 +23,16 @@ void collect_stats(HeapStats& stats) {
     of_class.used += slab.descriptor().used;
     stats.active += slab.size_class_info().slab_bytes;
   });
+  arena.for_each_mosaic([&](const Mosaic& mosaic, std::uint64_t) {
+    stats.mosaics++;
+    stats.active += kUnitBytes;
+    mosaic.for_each_object([&](const std::byte*, Bytes bytes) {
+      if (bytes > kMaxSlotBytes) return;  // somebody is at work
+      ClassStats& of_class = stats.classes[class_for(bytes).v];
+      of_class.slots++;
+      of_class.used++;
+    });
+  });
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     ClassStats& of_class = stats.classes[c];
     if (of_class.cached > of_class.used) of_class.cached = of_class.used;  // somebody is at work

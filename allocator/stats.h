@@ -36,6 +36,7 @@ struct HeapStats {
   Bytes metadata = 0;          // beside the chunks, and lanes; measured
   Bytes resident = 0;          // of chunks and metadata; measured
   std::uint32_t lanes = 0;
+  std::uint32_t mosaics = 0;
 };
 
 void collect_stats(HeapStats& stats);

@@ -293,24 +293,32 @@ void give_slow(void* p, const char* caller) {
     if (!arena.contains(p)) reject(p, caller);
   }
   const UnitEntry entry = arena.entry_of(p);
-  if (!entry.is_slab()) {
+  if (entry.is_free()) {
     if (!heap.give_large(p)) reject(p, caller);
     return;
   }
-  const ClassIndex c = entry.size_class();
-  const SizeClass& info = size_class(c);
-  const auto address = reinterpret_cast<std::uintptr_t>(p);
-  if (!is_slot_start(static_cast<std::uint32_t>(address) & (info.slab_bytes - 1), info.magic)) {
-    reject(p, caller);
-  }
+  const Bytes bytes = slot_bytes_at(p, entry);
+  if (bytes == 0) reject(p, caller);
+  const ClassIndex c = class_for(bytes);
   Lane& lane = *this_lane();
   if (entry.tag() != reinterpret_cast<std::uintptr_t>(&lane)) {
     if (lane.remote_count != 0 && lane.remote[lane.remote_count - 1] == p) reject(p, caller);
     return give_remote(p);
   }
-  if (lane.magazine[c.v].give[-1] == p) reject(p, caller);
-  flush_slow(lane, c);
-  give_slot(p, caller);
+  Magazine& m = lane.magazine[c.v];
+  if (m.give[-1] == p) reject(p, caller);
+  if (m.give == m.give_end) flush_slow(lane, c);
+  const Stack top = m.give;
+  *top = p;
+  m.give.publish(top + 1);
+}
+
+Bytes slot_bytes_at(const void* p, UnitEntry entry) {
+  if (entry.is_mosaic()) return arena.mosaic_of(p).bytes_at(p);
+  const SizeClass& info = size_class(entry.size_class());
+  const auto address = reinterpret_cast<std::uintptr_t>(p);
+  const auto offset = static_cast<std::uint32_t>(address) & (info.slab_bytes - 1);
+  return is_slot_start(offset, info.magic) ? info.slot_bytes : 0;
 }
 
 void* take_recent_large(PageCount pages) {
@@ -351,6 +359,7 @@ bool keep_recent_large(void* p) {
 
 void init_lane(Lane& lane) {
   arena.init_lane(lane.slabs, reinterpret_cast<std::uintptr_t>(&lane));
+  lane.slabs.has_mosaics = true;
   init_magazines(lane);
 }
 

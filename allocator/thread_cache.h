@@ -60,7 +60,7 @@ struct alignas(kMagazineBytes) Magazine {
   }
 };
 static_assert(sizeof(Magazine) == kMagazineBytes);
-static_assert(kClassCount * kMagazineBytes <= kTagGrain, "an entry holds a magazine's offset");
+static_assert((kClassCount + 1) * kMagazineBytes <= kTagGrain, "an entry holds an offset");
 
 // Large blocks that a thread freed last, to be handed out again without looking for pages.
 struct LargeCache {
@@ -78,6 +78,7 @@ struct alignas(kPageBytes) Lane {
   static constexpr std::uint32_t kRemoteSlots = 256;
 
   Magazine magazine[kClassCount];  // must come first, see UnitEntry
+  Magazine mosaic_magazine;        // what UnitEntry::mosaic leads free() to: no slot starts in it
 
   // The rest of the first page.
   Lane* next_lane = nullptr;    // const: the list of all lanes
@@ -211,6 +212,9 @@ inline void give_slot(void* p, const char* caller = "free") {
   *top = p;
   m.give.publish(top + 1);  // fork, and who froze the lane, see the slot or the old top
 }
+
+// The bytes of the slot that starts at p, where the entry says that slots are; 0: none does.
+Bytes slot_bytes_at(const void* p, UnitEntry entry);
 
 // A large block of exactly that many pages that this thread freed lately, or null.
 void* take_recent_large(PageCount pages);

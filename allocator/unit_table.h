@@ -2,15 +2,16 @@
 // L1 · unit_table: address → owner and size class, one word per 64 KiB unit.
 //
 // What:    an entry is `owner's tag | offset of the class's magazine in the owner's lane`, or 0
-//          where no slab is. In a heap the tag is the lane's address, so that free(p) needs one
-//          load and one XOR: entry ^ own lane is below 4096 exactly when the slab is ours, and
-//          then it is the offset of the magazine to push to. In shared memory tags are numbers.
+//          where no slab is. A mosaic has the offset behind the last class's. In a heap the tag is
+//          the lane's address, so that free(p) needs one load and one XOR: entry ^ own lane is
+//          below 4096 exactly when the slab is ours, and then it is the offset of the magazine to
+//          push to. In shared memory tags are numbers.
 // Threads: written by the slab's owner when it creates or releases a slab; read by all.
 #pragma once
 
 #include <atomic>
 
-#include "units.h"
+#include "size_class.h"
 
 namespace ashlar {
 
@@ -25,7 +26,10 @@ class UnitEntry {
   constexpr UnitEntry(std::uint64_t tag, ClassIndex c) : word_(tag | c.v * kMagazineBytes) {}
 
   constexpr std::uint64_t word() const { return word_; }
-  constexpr bool is_slab() const { return word_ != 0; }
+  static constexpr UnitEntry mosaic(std::uint64_t tag) { return {tag, ClassIndex{kClassCount}}; }
+  constexpr bool is_free() const { return word_ == 0; }
+  constexpr bool is_mosaic() const { return size_class().v == kClassCount; }
+  constexpr bool is_slab() const { return !is_free() && !is_mosaic(); }
   constexpr std::uint64_t tag() const { return word_ & ~(kTagGrain - 1); }
   constexpr ClassIndex size_class() const {
     return {static_cast<std::uint32_t>(word_ % kTagGrain / kMagazineBytes)};

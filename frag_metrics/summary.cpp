@@ -104,7 +104,9 @@ void write_summary(int fd) {
     line.put(", active / allocated ").fixed(s.active * 1000 / s.allocated, 2).put("; ");
   }
   line.put("large blocks ").decimal(s.large_blocks).put(" with ").size(s.large);
-  line.put("; lanes ").decimal(s.lanes).put("\n\n").write_to(fd);
+  line.put("; lanes ").decimal(s.lanes);
+  if (s.mosaics != 0) line.put("; mosaics ").decimal(s.mosaics);
+  line.put("\n\n").write_to(fd);
 
   Bytes gap = 0;
   Bytes largest_gap = 0;
@@ -124,7 +126,7 @@ void write_summary(int fd) {
     const std::uint32_t slot_bytes = kSizeClasses[c].slot_bytes;
     const Bytes wasted = free_in_slabs(of_class, slot_bytes);
     const Bytes allocated = of_class.used * slot_bytes;
-    if (of_class.slabs == 0) continue;
+    if (of_class.slots == 0) continue;
     if (wasted * kSmallestShare >= gap || allocated * kSmallestShare >= s.allocated) {
       write_class(fd, slot_bytes, of_class, largest_gap);
     } else {
@@ -135,7 +137,7 @@ void write_summary(int fd) {
       rest_free += wasted;
     }
   }
-  if (rest.slabs != 0) {
+  if (rest.slots != 0) {
     Text others;
     others.put("    others");
     number_column(others, rest.slabs, 8);
