@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+// The objects of a workload, and an account of them that costs the allocator nothing.
+//
+// What:    Ledger takes and gives objects and adds up what they are worth: the bytes asked for, and
+//          those that malloc_usable_size says there are. Objects is a table of objects that lies
+//          in memory of its own, from mmap, touched at once, and counted apart.
+// Rule:    every byte of an object is written, as programs do; the first and the last are looked at
+//          again before the object goes, so no allocator gains by giving away what is in use.
+// Threads: a Ledger, any; an Objects, one at a time.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <random>
+#include <span>
+
+namespace ashlar::bench::frag {
+
+inline constexpr std::size_t kKiB = 1024;
+inline constexpr std::size_t kMiB = 1024 * kKiB;
+
+using Random = std::mt19937_64;  // the standard says which numbers come out of it
+
+// Says why on standard error and ends the process with status 1.
+[[noreturn, gnu::format(printf, 1, 2)]] void die(const char* format, ...);
+
+// Whole pages, touched, never huge.
+void* map_touched(std::size_t bytes);
+
+struct Object {
+  unsigned char* address;
+  std::size_t size;
+};
+
+class Ledger {
+ public:
+  Object take(std::size_t size);
+  void give(Object object);
+
+  std::size_t live() const { return live_.load(std::memory_order_relaxed); }
+  std::size_t usable() const { return usable_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::size_t> live_ = 0;    // any thread
+  std::atomic<std::size_t> usable_ = 0;  // any thread
+};
+
+// Bytes of all tables that there ever were: they stay until the process ends.
+std::size_t bytes_of_tables();
+
+class Objects {
+ public:
+  explicit Objects(std::size_t capacity);
+
+  void push(Object object);
+  Object pop();
+  Object& operator[](std::size_t i) { return objects_[i]; }
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  void clear() { size_ = 0; }
+  std::span<Object> all() { return {objects_, size_}; }
+
+  void shuffle(Random& random);
+
+ private:
+  Object* objects_;
+  std::size_t size_ = 0;
+  std::size_t capacity_;
+};
+
+}  // namespace ashlar::bench::frag
