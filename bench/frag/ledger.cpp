@@ -54,6 +54,7 @@ Object Ledger::take(std::size_t size) {
   if (object.address == nullptr) die("malloc(%zu) failed with %zu bytes live", size, live());
   std::memset(object.address, pattern_of(object), size);
   live_.fetch_add(size, std::memory_order_relaxed);
+  moved_.fetch_add(size, std::memory_order_relaxed);
   usable_.fetch_add(malloc_usable_size(object.address), std::memory_order_relaxed);
   return object;
 }
@@ -65,6 +66,7 @@ void Ledger::give(Object object) {
         static_cast<void*>(object.address));
   }
   live_.fetch_sub(object.size, std::memory_order_relaxed);
+  moved_.fetch_add(object.size, std::memory_order_relaxed);
   usable_.fetch_sub(malloc_usable_size(object.address), std::memory_order_relaxed);
   std::free(object.address);
 }

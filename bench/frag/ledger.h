@@ -39,10 +39,12 @@ class Ledger {
 
   std::size_t live() const { return live_.load(std::memory_order_relaxed); }
   std::size_t usable() const { return usable_.load(std::memory_order_relaxed); }
+  std::size_t moved() const { return moved_.load(std::memory_order_relaxed); }
 
  private:
   std::atomic<std::size_t> live_ = 0;    // any thread
   std::atomic<std::size_t> usable_ = 0;  // any thread
+  std::atomic<std::size_t> moved_ = 0;   // any thread; bytes taken and given since the start
 };
 
 // Bytes of all tables that there ever were: they stay until the process ends.

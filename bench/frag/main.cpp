@@ -97,15 +97,16 @@ void write_json(std::FILE* file, std::string_view workload, const Settings& sett
                seconds(used.ru_utime) + seconds(used.ru_stime), used.ru_minflt);
   std::fprintf(file, "\"told_at_end\": {\"active\": %zu, \"metadata\": %zu},\n", told_at_end.active,
                told_at_end.metadata);
-  std::fprintf(file,
-               "\"columns\": [\"time_s\", \"live\", \"usable\", \"pss\", \"rss\", \"huge\", "
-               "\"tables\", \"active\", \"metadata\", \"mark\"],\n\"samples\": [\n");
+  std::fprintf(
+      file,
+      "\"columns\": [\"time_s\", \"moved\", \"live\", \"usable\", \"pss\", \"rss\", \"huge\", "
+      "\"tables\", \"active\", \"metadata\", \"mark\"],\n\"samples\": [\n");
   for (std::size_t i = 0; i < meter.count(); i++) {
     const Sample& sample = meter[i];
-    std::fprintf(file, "%s[%.4f, %zu, %zu, %zu, %zu, %zu, %zu, %zu, %zu, \"%s\"]",
-                 i == 0 ? "" : ",\n", sample.time_s, sample.live, sample.usable, sample.pss,
-                 sample.rss, sample.huge, sample.tables, sample.told.active, sample.told.metadata,
-                 sample.mark != nullptr ? sample.mark : "");
+    std::fprintf(file, "%s[%.4f, %zu, %zu, %zu, %zu, %zu, %zu, %zu, %zu, %zu, \"%s\"]",
+                 i == 0 ? "" : ",\n", sample.time_s, sample.moved, sample.live, sample.usable,
+                 sample.pss, sample.rss, sample.huge, sample.tables, sample.told.active,
+                 sample.told.metadata, sample.mark != nullptr ? sample.mark : "");
   }
   std::fprintf(file, "\n]}\n");
 }

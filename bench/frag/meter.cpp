@@ -86,6 +86,7 @@ const Sample& Meter::sample(Ask ask, const char* mark) {
   sample = {};
   read_kernel_account(sample);
   sample.time_s = now_s() - start_s_;
+  sample.moved = ledger_.moved();
   sample.live = ledger_.live();
   sample.usable = ledger_.usable();
   sample.tables = bytes_of_tables();

@@ -23,6 +23,7 @@ struct Told {
 
 struct Sample {
   double time_s;
+  std::size_t moved;
   std::size_t live;
   std::size_t usable;
   std::size_t pss;

@@ -27,19 +27,18 @@ Program::Program(const Settings& settings)
 
 Object Program::take(std::size_t size) {
   const Object object = ledger.take(size);
-  moved(size);
+  sample_if_due();
   return object;
 }
 
 void Program::give(Object object) {
   ledger.give(object);
-  moved(object.size);
+  sample_if_due();
 }
 
-void Program::moved(std::size_t bytes) {
-  moved_ += bytes;
-  if (moved_ < sample_every_) return;
-  moved_ = 0;
+void Program::sample_if_due() {
+  if (ledger.moved() < next_sample_) return;
+  next_sample_ = ledger.moved() + sample_every_;
   meter.sample(Meter::Ask::yes);
 }
 

@@ -49,11 +49,11 @@ class Program {
   Meter meter;
 
  private:
-  void moved(std::size_t bytes);
+  void sample_if_due();
 
   Settings settings_;
-  std::size_t sample_every_;  // bytes
-  std::size_t moved_ = 0;     // since the last sample
+  std::size_t sample_every_;     // bytes
+  std::size_t next_sample_ = 0;  // at so many bytes moved
 };
 
 // Sizes: all the same; uniform; log-normal, cut off at both ends; log-uniform.

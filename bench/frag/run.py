@@ -1,0 +1,312 @@
+#!/usr/bin/python3
+"""Runs workloads that leave gaps under several allocators: one table, and a picture of each.
+
+    script/frag [--quick] [--scale F] [--seed N] [--idle SECONDS] [--rounds N] [--jobs N]
+                [--filter REGEX] [--out DIR] [NAME[=PATH.so] ...]
+
+NAME=PATH.so is an allocator to preload; glibc, jemalloc and mimalloc are known by name. Without any,
+the peers are those three, as far as they are installed. Ours is build/release/libashlar.so unless
+ashlar=PATH.so says otherwise.
+
+Each workload runs under one allocator after the other before the next; who goes first rotates. What
+the tables say and how the numbers come about: bench/frag/README.md.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import datetime
+import itertools
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import lru  # noqa: E402
+import measures  # noqa: E402
+import picture  # noqa: E402
+from compare import OURS, ROOT, allocators, cpu_model, output_of, version_of  # noqa: E402
+
+BINARY = os.path.join(ROOT, "build", "release", "bench", "frag", "ashlar-frag")
+RUN_TIMEOUT_S = 300
+QUICK_SCALE = 0.06
+ADVERSARY = "doubling"
+
+# Workload → the title of its picture.
+WORKLOADS = {
+    "empty": "empty: a program that does nothing",
+    "survivors": "survivors: 1 GiB of 16–512 B, a random tenth kept",
+    "survivors_95": "survivors_95: 256 MiB of 48–256 B, a random twentieth kept",
+    "size_shift": "size_shift: 95 % freed at random, then the next size, eight times",
+    "server": "server: log-normal sizes replaced at random, then shrunk to a tenth",
+    "doubling": "doubling: Robson's adversary, 32 B to 64 KiB",
+    "large": "large: blocks of 64 KiB–8 MiB, a random twentieth kept",
+    "peak_trough": "peak_trough: three days and three quiet nights",
+    "pinned": "pinned: one object of each 2 MiB of addresses kept",
+    "thread_churn": "thread_churn: 192 short-lived threads, each leaves a twentieth for a while",
+    "remote_free": "remote_free: one thread allocates, another frees",
+    "idle": "idle: four threads free everything and sleep",
+    "parked": "parked: 64 threads that did some work and sleep",
+    "redis": "redis: LRU cache of 100 MiB; 240-byte values, then 492-byte values",
+}
+
+# A row of the first table: title, workload, measure, digits after the point.
+Row = collections.namedtuple("Row", "title workload measure digits")
+ROWS = [
+    Row("survivors", "survivors", measures.end, 2),
+    Row("survivors_95", "survivors_95", measures.end, 2),
+    Row("size_shift", "size_shift", measures.end, 2),
+    Row("  at the last peak", "size_shift", measures.last_peak, 2),
+    Row("server", "server", measures.end, 2),
+    Row("doubling", "doubling", measures.end, 2),
+    Row("large", "large", measures.end, 2),
+    Row("peak_trough", "peak_trough", measures.end, 2),
+    Row("thread_churn", "thread_churn", measures.end, 2),
+    Row("remote_free", "remote_free", measures.end, 2),
+    Row("redis: PSS ÷ data", "redis", measures.over_data, 2),
+    Row("pinned: MiB", "pinned", measures.end_mib, 1),
+    Row("idle: % kept after 10 s", "idle", measures.percent_kept_after_10_s, 1),
+    Row("parked: KiB per thread", "parked", measures.kib_per_parked_thread, 0),
+    Row("empty: MiB", "empty", measures.end_mib, 2),
+]
+# The other tables: one measure for each workload with a load to speak of.
+NO_LOAD = ["empty", "parked"]
+OVER_THE_LOAD = [
+    ("Johnstone–Wilson #1: mean memory ÷ mean live", measures.mean_over_mean, 2),
+    ("Johnstone–Wilson #3: most memory ÷ live then", measures.at_most_memory, 2),
+    ("Johnstone–Wilson #4: most memory ÷ most live", measures.most_over_most, 2),
+    ("internal fragmentation at the peak, %", measures.percent_internal, 1),
+    ("metadata at the peak, % of live", measures.percent_metadata, 2),
+]
+# Below them, over all workloads but the adversary.
+SUMS = [("median", statistics.median), ("mean", statistics.fmean), ("worst", max)]
+
+
+def die(message):
+    print(f"script/frag: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+# Running
+
+
+class RunError(Exception):
+    pass
+
+
+def run_program(workload, library, options):
+    with tempfile.NamedTemporaryFile(prefix="ashlar-frag-", suffix=".json") as file:
+        command = [BINARY, workload, f"--scale={options.scale}", f"--seed={options.seed}",
+                   f"--idle={options.idle}", f"--json={file.name}"]
+        environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+        if library:
+            environment["LD_PRELOAD"] = library
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True,
+                                  timeout=RUN_TIMEOUT_S + options.idle)
+        except subprocess.TimeoutExpired as error:
+            raise RunError(f"not done after {error.timeout:.0f} s") from None
+        if done.returncode != 0:
+            said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise RunError(said)
+        record = json.load(file)
+    expected = os.path.basename(library) if library else "libc.so"
+    if expected not in record["malloc"]:
+        raise RunError(f"malloc comes from {record['malloc']}, not from {expected}")
+    return record
+
+
+def run_one(workload, library, options):
+    """A record; or what went wrong, as text."""
+    try:
+        if workload == "redis":
+            return lru.run(library, options.scale, options.idle)
+        return run_program(workload, library, options)
+    except (RunError, lru.LruError, OSError) as error:
+        return str(error)
+
+
+def run_all(workloads, chosen, options):
+    """Workload → allocator → its records, one a round; and the failures."""
+    names = list(chosen)
+    jobs = []
+    for round_number, (number, workload) in itertools.product(
+            range(options.rounds), enumerate(workloads)):
+        first = (round_number + number) % len(names)
+        jobs += [(workload, name) for name in names[first:] + names[:first]]
+
+    records = {workload: {name: [] for name in names} for workload in workloads}
+    failures = {}
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        results = pool.map(lambda job: run_one(job[0], chosen[job[1]], options), jobs)
+        for number, ((workload, name), result) in enumerate(zip(jobs, results)):
+            progress(f"{number + 1}/{len(jobs)}  {workload}  {name}")
+            if isinstance(result, str):
+                failures.setdefault((workload, name), result)
+            else:
+                records[workload][name].append(result)
+    progress("")
+    return records, failures
+
+
+def progress(text):
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+# Tables
+
+
+def median_of(runs, measure):
+    """Over the rounds; None when there is none, or a round does not know."""
+    numbers = [measure(run) for run in runs]
+    return statistics.median(numbers) if numbers and None not in numbers else None
+
+
+def line_of(title, by_name, digits):
+    """One line: ours, the best peer and our ratio to it, then the peers."""
+    def show(number):
+        return "–" if number is None else f"{number:.{digits}f}"
+
+    ours = by_name[OURS]
+    peers = {name: number for name, number in by_name.items() if name != OURS}
+    known = {name: number for name, number in peers.items() if number is not None}
+    best = min(known, key=known.get, default=None)
+    ratio = ours / known[best] if best and ours is not None and known[best] > 0 else None
+    behind = ratio is not None and round(ratio, 2) > 1
+    return [title, show(ours) + ("*" if behind else " "),
+            "–" if best is None else f"{best} {show(known[best])}",
+            "–" if ratio is None else f"{ratio:.2f}", *map(show, peers.values())]
+
+
+def print_table(title, lines, names):
+    head = [title, OURS + " ", "best peer", "÷ best", *[name for name in names if name != OURS]]
+    lines = [head, *lines]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    for number, (first, *cells) in enumerate(lines):
+        cells = [cell.rjust(width) for cell, width in zip(cells, widths[1:])]
+        print("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+        if number == 0:
+            print("-" * (sum(widths) + 2 * len(widths) - 2))
+    print()
+
+
+def tables(runs, names):
+    """Title and lines of each table. runs: workload → allocator → its Runs, one a round."""
+    def numbers(workload, measure):
+        return {name: median_of(runs[workload][name], measure) for name in names}
+
+    yield "PSS ÷ live at the end", [
+        line_of(row.title, numbers(row.workload, row.measure), row.digits)
+        for row in ROWS if row.workload in runs]
+
+    for title, measure, digits in OVER_THE_LOAD:
+        shown = {workload: numbers(workload, measure) for workload in runs
+                 if workload not in NO_LOAD}
+        lines = [line_of(workload, by_name, digits) for workload, by_name in shown.items()]
+        for label, sum_up in SUMS:
+            sums = {}
+            for name in names:
+                known = [by_name[name] for workload, by_name in shown.items()
+                         if workload != ADVERSARY and by_name[name] is not None]
+                sums[name] = sum_up(known) if known else None
+            lines.append(line_of(label, sums, digits))
+        yield title, lines
+
+
+def transparent_huge_pages():
+    with open("/sys/kernel/mm/transparent_hugepage/enabled", encoding="ascii") as file:
+        return file.read().partition("[")[2].partition("]")[0]
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        prog="script/frag", usage=__doc__.split("\n\n")[1].strip(),
+        description=__doc__.split("\n\n", 2)[2], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true",
+                        help=f"as --scale {QUICK_SCALE}: no more than 64 MiB at a time")
+    parser.add_argument("--scale", type=float, default=1,
+                        help="of all amounts; 1, the default, has peaks of up to 1.2 GiB")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--idle", type=float, default=12, metavar="SECONDS",
+                        help="of silence after the load (default: 12)")
+    parser.add_argument("--rounds", type=int, default=1, help="medians are shown (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1); they share the PSS of code")
+    parser.add_argument("--filter", default="", help="only workloads whose name has a match")
+    parser.add_argument("--out", metavar="DIR", default=os.path.join(ROOT, "build", "frag"),
+                        help="for frag.json and the pictures (default: build/frag)")
+    parser.add_argument("allocators", nargs="*")
+    options = parser.parse_args()
+    if options.quick:
+        options.scale = QUICK_SCALE
+    if not 0.001 <= options.scale <= 16:
+        die("--scale must be from 0.001 to 16")
+    if options.rounds < 1 or options.jobs < 1 or options.idle < 0 or options.seed < 0:
+        die("--rounds and --jobs must be at least 1, --idle and --seed not negative")
+    try:
+        re.compile(options.filter)
+    except re.error as error:
+        die(f"--filter: {error}")
+    return options
+
+
+def main():
+    options = parse_arguments()
+    if not os.access(BINARY, os.X_OK):
+        die(f"no {BINARY}: build first")
+    chosen = allocators(options.allocators)
+    workloads = [name for name in WORKLOADS if re.search(options.filter, name)]
+    if not workloads:
+        die(f"no workload matches '{options.filter}'; there are: {' '.join(WORKLOADS)}")
+    if "redis" in workloads and not lru.installed():
+        print("script/frag: no redis-server: redis is left out", file=sys.stderr)
+        workloads.remove("redis")
+    about = {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "kernel": platform.release(),
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "transparent_huge_pages": transparent_huge_pages(),
+        "commit": output_of("git", "describe", "--always", "--dirty"),
+        "scale": options.scale,
+        "seed": options.seed,
+        "idle_s": options.idle,
+        "jobs": options.jobs,
+        "allocators": {name: version_of(path) for name, path in chosen.items()},
+    }
+    os.makedirs(options.out, exist_ok=True)
+    records, failures = run_all(workloads, chosen, options)
+    with open(os.path.join(options.out, "frag.json"), "w", encoding="utf-8") as file:
+        json.dump({**about, "runs": records,
+                   "failures": {f"{w} {n}": why for (w, n), why in failures.items()}}, file)
+
+    runs = {workload: {name: list(map(measures.Run, rounds)) for name, rounds in by_name.items()}
+            for workload, by_name in records.items()}
+    for workload, by_name in runs.items():
+        first = {name: rounds[0] for name, rounds in by_name.items() if rounds}
+        if first:
+            title = WORKLOADS[workload]
+            if options.scale != 1:
+                title += f"  (× {options.scale:g})"
+            picture.draw(os.path.join(options.out, f"{workload}.svg"), title, first, OURS)
+    print(f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, transparent huge pages: "
+          f"{about['transparent_huge_pages']}; scale {options.scale:g}, {options.idle:g} s idle, "
+          f"median of {options.rounds} round(s)\n*: the best peer holds less\n")
+    for title, lines in tables(runs, list(chosen)):
+        print_table(title, lines, chosen)
+    for (workload, name), why in failures.items():
+        print(f"script/frag: {workload} failed under {name}: {why}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
