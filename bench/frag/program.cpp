@@ -8,7 +8,6 @@
 namespace ashlar::bench::frag {
 namespace {
 
-constexpr double kWatchEvery_s = 0.02;
 constexpr double kIdleEvery_s = 0.25;
 
 void sleep_s(double seconds) {
@@ -45,10 +44,6 @@ void Program::sample_if_due() {
 void Program::pause(double seconds) {
   sleep_s(seconds);
   meter.sample(Meter::Ask::yes);
-}
-
-void Program::watch(const std::atomic<int>& arrived, int workers) {
-  while (arrived.load() < workers) pause(kWatchEvery_s);
 }
 
 void Program::idle() {

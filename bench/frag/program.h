@@ -5,10 +5,9 @@
 // What:    a workload is one function. It takes and gives objects through its Program, which
 //          samples after so many bytes taken and given; it marks what the table will show; and
 //          it ends in idle(), during which nothing is called for so many seconds.
-// Threads: the main one. Workers of a workload use the ledger, and main calls watch().
+// Threads: the main one. Workers of a workload use the ledger.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -37,9 +36,6 @@ class Program {
 
   // Sleeps, then samples.
   void pause(double seconds);
-
-  // Samples until so many workers have arrived.
-  void watch(const std::atomic<int>& arrived, int workers);
 
   // The load is over. Sleeps and samples; the last sample is the result.
   void idle();
