@@ -13,7 +13,6 @@ the tables say and how the numbers come about: bench/frag/README.md.
 """
 
 import argparse
-import collections
 import concurrent.futures
 import datetime
 import itertools
@@ -21,7 +20,6 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,12 +29,12 @@ sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import lru  # noqa: E402
 import measures  # noqa: E402
 import picture  # noqa: E402
+import tables  # noqa: E402
 from compare import OURS, ROOT, allocators, cpu_model, output_of, version_of  # noqa: E402
 
 BINARY = os.path.join(ROOT, "build", "release", "bench", "frag", "ashlar-frag")
 RUN_TIMEOUT_S = 300
 QUICK_SCALE = 0.06
-ADVERSARY = "doubling"
 
 # Workload → the title of its picture.
 WORKLOADS = {
@@ -55,37 +53,6 @@ WORKLOADS = {
     "parked": "parked: 64 threads that did some work and sleep",
     "redis": "redis: LRU cache of 100 MiB; 240-byte values, then 492-byte values",
 }
-
-# A row of the first table: title, workload, measure, digits after the point.
-Row = collections.namedtuple("Row", "title workload measure digits")
-ROWS = [
-    Row("survivors", "survivors", measures.end, 2),
-    Row("survivors_95", "survivors_95", measures.end, 2),
-    Row("size_shift", "size_shift", measures.end, 2),
-    Row("  at the last peak", "size_shift", measures.last_peak, 2),
-    Row("server", "server", measures.end, 2),
-    Row("doubling", "doubling", measures.end, 2),
-    Row("large", "large", measures.end, 2),
-    Row("peak_trough", "peak_trough", measures.end, 2),
-    Row("thread_churn", "thread_churn", measures.end, 2),
-    Row("remote_free", "remote_free", measures.end, 2),
-    Row("redis: PSS ÷ data", "redis", measures.over_data, 2),
-    Row("pinned: MiB", "pinned", measures.end_mib, 1),
-    Row("idle: % kept after 10 s", "idle", measures.percent_kept_after_10_s, 1),
-    Row("parked: KiB per thread", "parked", measures.kib_per_parked_thread, 0),
-    Row("empty: MiB", "empty", measures.end_mib, 2),
-]
-# The other tables: one measure for each workload with a load to speak of.
-NO_LOAD = ["empty", "parked"]
-OVER_THE_LOAD = [
-    ("Johnstone–Wilson #1: mean memory ÷ mean live", measures.mean_over_mean, 2),
-    ("Johnstone–Wilson #3: most memory ÷ live then", measures.at_most_memory, 2),
-    ("Johnstone–Wilson #4: most memory ÷ most live", measures.most_over_most, 2),
-    ("internal fragmentation at the peak, %", measures.percent_internal, 1),
-    ("metadata at the peak, % of live", measures.percent_metadata, 2),
-]
-# Below them, over all workloads but the adversary.
-SUMS = [("median", statistics.median), ("mean", statistics.fmean), ("worst", max)]
 
 
 def die(message):
@@ -158,66 +125,6 @@ def run_all(workloads, chosen, options):
 def progress(text):
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
-# Tables
-
-
-def median_of(runs, measure):
-    """Over the rounds; None when there is none, or a round does not know."""
-    numbers = [measure(run) for run in runs]
-    return statistics.median(numbers) if numbers and None not in numbers else None
-
-
-def line_of(title, by_name, digits):
-    """One line: ours, the best peer and our ratio to it, then the peers."""
-    def show(number):
-        return "–" if number is None else f"{number:.{digits}f}"
-
-    ours = by_name[OURS]
-    peers = {name: number for name, number in by_name.items() if name != OURS}
-    known = {name: number for name, number in peers.items() if number is not None}
-    best = min(known, key=known.get, default=None)
-    ratio = ours / known[best] if best and ours is not None and known[best] > 0 else None
-    behind = ratio is not None and round(ratio, 2) > 1
-    return [title, show(ours) + ("*" if behind else " "),
-            "–" if best is None else f"{best} {show(known[best])}",
-            "–" if ratio is None else f"{ratio:.2f}", *map(show, peers.values())]
-
-
-def print_table(title, lines, names):
-    head = [title, OURS + " ", "best peer", "÷ best", *[name for name in names if name != OURS]]
-    lines = [head, *lines]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    for number, (first, *cells) in enumerate(lines):
-        cells = [cell.rjust(width) for cell, width in zip(cells, widths[1:])]
-        print("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-        if number == 0:
-            print("-" * (sum(widths) + 2 * len(widths) - 2))
-    print()
-
-
-def tables(runs, names):
-    """Title and lines of each table. runs: workload → allocator → its Runs, one a round."""
-    def numbers(workload, measure):
-        return {name: median_of(runs[workload][name], measure) for name in names}
-
-    yield "PSS ÷ live at the end", [
-        line_of(row.title, numbers(row.workload, row.measure), row.digits)
-        for row in ROWS if row.workload in runs]
-
-    for title, measure, digits in OVER_THE_LOAD:
-        shown = {workload: numbers(workload, measure) for workload in runs
-                 if workload not in NO_LOAD}
-        lines = [line_of(workload, by_name, digits) for workload, by_name in shown.items()]
-        for label, sum_up in SUMS:
-            sums = {}
-            for name in names:
-                known = [by_name[name] for workload, by_name in shown.items()
-                         if workload != ADVERSARY and by_name[name] is not None]
-                sums[name] = sum_up(known) if known else None
-            lines.append(line_of(label, sums, digits))
-        yield title, lines
 
 
 def transparent_huge_pages():
@@ -299,8 +206,8 @@ def main():
     print(f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, transparent huge pages: "
           f"{about['transparent_huge_pages']}; scale {options.scale:g}, {options.idle:g} s idle, "
           f"median of {options.rounds} round(s)\n*: the best peer holds less\n")
-    for title, lines in tables(runs, list(chosen)):
-        print_table(title, lines, chosen)
+    for title, lines in tables.tables(runs, list(chosen)):
+        tables.show(title, lines, list(chosen))
     for (workload, name), why in failures.items():
         print(f"script/frag: {workload} failed under {name}: {why}", file=sys.stderr)
     return 1 if failures else 0
