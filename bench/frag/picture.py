@@ -35,7 +35,7 @@ def draw(path, title, runs, ours):
     figure.get_layout_engine().set(wspace=0.01)
     load, idle = panels
     load.set_title(title, loc="left", fontweight="bold")
-    load.set_xlabel("MiB taken and given since the start")
+    load.set_xlabel("MiB moved since the start")
     load.set_ylabel("MiB")
     idle.set_xlabel("seconds after the load, idle")
     load.margins(x=0)

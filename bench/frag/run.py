@@ -144,7 +144,7 @@ def parse_arguments():
     parser.add_argument("--idle", type=float, default=12, metavar="SECONDS",
                         help="of silence after the load (default: 12)")
     parser.add_argument("--rounds", type=int, default=1, help="medians are shown (default: 1)")
-    parser.add_argument("--jobs", type=int, default=1, 
+    parser.add_argument("--jobs", type=int, default=1,
                         help="runs at a time (default: 1); they share the PSS of code")
     parser.add_argument("--filter", default="", help="only workloads whose name has a match")
     parser.add_argument("--out", metavar="DIR", default=os.path.join(ROOT, "build", "frag"),
