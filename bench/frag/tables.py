@@ -56,8 +56,12 @@ def tables(runs, names):
     for title, measure, digits in OVER_THE_LOAD:
         shown = {workload: numbers(workload, measure) for workload in runs
                  if workload not in NO_LOAD}
+        shown = {workload: by_name for workload, by_name in shown.items()
+                 if any(number is not None for number in by_name.values())}
+        if not shown:
+            continue
         lines = [line_of(workload, by_name, digits) for workload, by_name in shown.items()]
-        for label, sum_up in SUMS:
+        for label, sum_up in SUMS if len(shown) > 1 else []:
             sums = {}
             for name in names:
                 known = [by_name[name] for workload, by_name in shown.items()
