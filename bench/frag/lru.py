@@ -16,6 +16,7 @@ import time
 
 PHASES = [(700_000, 240), (170_000, 492)]  # keys, bytes of a value
 MAXMEMORY = 100 << 20
+MAXMEMORY_LEAST = 4 << 20  # below, the empty server and its buffers are what fills it
 BATCH = 1000
 SAMPLE_EVERY = 5  # batches
 IDLE_EVERY_S = 0.25
@@ -37,10 +38,13 @@ def installed():
 
 def run(library, scale, idle_s):
     """One run with this library preloaded, None for the C library's malloc; as ashlar-frag's."""
+    maxmemory = max(int(MAXMEMORY * scale), MAXMEMORY_LEAST)
     with tempfile.TemporaryDirectory(prefix="ashlar-frag-") as directory:
-        server = Server(directory, library or C_LIBRARY, int(MAXMEMORY * scale))
+        server = Server(directory, library or C_LIBRARY, maxmemory)
         try:
-            data = drive(server, scale, idle_s)
+            load(server, scale)
+            idle(server, idle_s)
+            data = sum(server.count(keys) * (len(keys[0]) + value) for keys, value in batches(scale))
             server.check_malloc(library)
             return {"workload": "redis", "scale": scale, "data": data, **server.costs(),
                     "columns": COLUMNS, "samples": server.samples}
@@ -48,31 +52,28 @@ def run(library, scale, idle_s):
             server.stop()
 
 
-def drive(server, scale, idle_s):
-    """Loads, idles, and returns the bytes of the keys and values that are left."""
+def load(server, scale):
     server.sample("start")
-    sizes = [(int(keys * scale), value) for keys, value in PHASES]
-    for phase, (keys, value) in enumerate(sizes):
-        for first in range(0, keys, BATCH):
-            names = [key(phase, index) for index in range(first, min(first + BATCH, keys))]
-            server.store(names, b"x" * value)
-            if first // BATCH % SAMPLE_EVERY == 0:
-                server.sample()
+    for number, (keys, value) in enumerate(batches(scale)):
+        server.store(keys, b"x" * value)
+        if number % SAMPLE_EVERY == 0:
+            server.sample()
     server.sample("load_end")
+
+
+def idle(server, idle_s):
     deadline = time.monotonic() + idle_s
     while (left_s := deadline - time.monotonic()) > 0:
         time.sleep(min(left_s, IDLE_EVERY_S))
         server.sample(ask=False)
-    data = 0
-    for phase, (keys, value) in enumerate(sizes):
-        for first in range(0, keys, BATCH):
-            names = [key(phase, index) for index in range(first, min(first + BATCH, keys))]
-            data += server.count(names) * (len(names[0]) + value)
-    return data
 
 
-def key(phase, index):
-    return b"%d:%08d" % (phase, index)
+def batches(scale):
+    """Keys, and the bytes of each one's value."""
+    for phase, (count, value) in enumerate(PHASES):
+        for first in range(0, int(count * scale), BATCH):
+            last = min(first + BATCH, int(count * scale))
+            yield [b"%d:%08d" % (phase, index) for index in range(first, last)], value
 
 
 def command(*words):
@@ -120,15 +121,15 @@ class Server:
             raise LruError(f"redis-server answers {line!r}")
         return line
 
-    def store(self, names, value):
-        self.socket.sendall(b"".join(command(b"SET", name, value) for name in names))
-        self.moved += sum(len(name) + len(value) for name in names)
-        for _ in names:
+    def store(self, keys, value):
+        self.socket.sendall(b"".join(command(b"SET", key, value) for key in keys))
+        self.moved += sum(len(key) + len(value) for key in keys)
+        for _ in keys:
             self._reply()
 
-    def count(self, names):
+    def count(self, keys):
         """How many of these keys are there."""
-        self.socket.sendall(command(b"EXISTS", *names))
+        self.socket.sendall(command(b"EXISTS", *keys))
         return int(self._reply()[1:])
 
     def used_memory(self):
