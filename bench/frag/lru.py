@@ -91,7 +91,8 @@ class Server:
             self.process = subprocess.Popen(
                 ["redis-server", "--port", "0", "--unixsocket", path, "--save", "",
                  "--maxmemory", str(maxmemory), "--maxmemory-policy", "allkeys-lru"],
-                env={**os.environ, "LD_PRELOAD": library}, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                env={**os.environ, "LD_PRELOAD": library}, cwd=directory,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             self._connect(path)
         except BaseException:
