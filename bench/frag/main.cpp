@@ -30,6 +30,7 @@ constexpr Named kWorkloads[] = {
     {"server", server},
     {"doubling", doubling},
     {"large", large},
+    {"large_churn", large_churn},
     {"peak_trough", peak_trough},
     {"pinned", pinned},
     {"thread_churn", thread_churn},

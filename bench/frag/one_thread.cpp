@@ -8,6 +8,11 @@
 namespace ashlar::bench::frag {
 namespace {
 
+constexpr LogUniform kLarge{64 * kKiB, 8 * kMiB};
+constexpr std::size_t kLargeMean = 1 * kMiB;
+constexpr LogNormal kServer{128, 1.3, 16, 64 * kKiB};
+constexpr std::size_t kServerMean = 297;
+
 // Room for `bytes` in objects of this mean size, and for the spread of a random sum.
 std::size_t count_of(std::size_t bytes, std::size_t mean) { return bytes / mean * 11 / 10 + 1000; }
 
@@ -29,6 +34,21 @@ void replace_one(Program& program, Objects& objects, const Sizes& sizes) {
   victim = program.take(sizes(program.random));
 }
 
+// Each object is replaced so many times over, at random; then some stay.
+template <class Sizes>
+void serve(Program& program, std::size_t bytes, const Sizes& sizes, std::size_t mean,
+           std::size_t turnovers, double kept) {
+  Objects objects(count_of(bytes, mean));
+  program.mark("start");
+  fill(program, objects, bytes, sizes, program.random);
+  for (std::size_t i = 0; i < turnovers * objects.size(); i++) {
+    replace_one(program, objects, sizes);
+  }
+  program.mark("peak");
+  thin_out(program, objects, kept, program.random);
+  program.idle();
+}
+
 // Robson's sense of "in the way": the object covers an address that is `offset` modulo `step`.
 bool covers(Object object, std::size_t offset, std::size_t step) {
   const std::uintptr_t first = reinterpret_cast<std::uintptr_t>(object.address);
@@ -46,7 +66,11 @@ void survivors_95(Program& program) {
 }
 
 void large(Program& program) {
-  keep_some(program, program.scaled(1024 * kMiB), LogUniform{64 * kKiB, 8 * kMiB}, 1 * kMiB, 0.05);
+  keep_some(program, program.scaled(1024 * kMiB), kLarge, kLargeMean, 0.05);
+}
+
+void large_churn(Program& program) {
+  serve(program, program.scaled(768 * kMiB), kLarge, kLargeMean, 2, 0.05);
 }
 
 void size_shift(Program& program) {
@@ -100,33 +124,21 @@ void doubling(Program& program) {
 }
 
 void server(Program& program) {
-  constexpr LogNormal kSizes{128, 1.3, 16, 64 * kKiB};
-  constexpr std::size_t kMean = 297, kTurnovers = 4;
-  const std::size_t bytes = program.scaled(512 * kMiB);
-  Objects objects(count_of(bytes, kMean));
-  program.mark("start");
-  fill(program, objects, bytes, kSizes, program.random);
-  for (std::size_t i = 0; i < kTurnovers * objects.size(); i++) {
-    replace_one(program, objects, kSizes);
-  }
-  program.mark("peak");
-  thin_out(program, objects, 0.10, program.random);
-  program.idle();
+  serve(program, program.scaled(512 * kMiB), kServer, kServerMean, 4, 0.10);
 }
 
 // Three days and three nights. At night, two seconds long, a thousand requests a second go on.
 void peak_trough(Program& program) {
-  constexpr LogNormal kSizes{128, 1.3, 16, 64 * kKiB};
-  constexpr std::size_t kMean = 297, kDays = 3, kPauses = 100, kRequests = 20;
+  constexpr std::size_t kDays = 3, kPauses = 100, kRequests = 20;
   const std::size_t bytes = program.scaled(512 * kMiB);
-  Objects objects(count_of(bytes, kMean));
+  Objects objects(count_of(bytes, kServerMean));
   program.mark("start");
   for (std::size_t day = 0; day < kDays; day++) {
-    fill(program, objects, bytes - program.ledger.live(), kSizes, program.random);
+    fill(program, objects, bytes - program.ledger.live(), kServer, program.random);
     program.mark("peak");
     thin_out(program, objects, 0.10, program.random);
     for (std::size_t pause = 0; pause < kPauses; pause++) {
-      for (std::size_t i = 0; i < kRequests; i++) replace_one(program, objects, kSizes);
+      for (std::size_t i = 0; i < kRequests; i++) replace_one(program, objects, kServer);
       program.pause(0.02);
     }
     program.mark("trough");

@@ -93,7 +93,8 @@ void thin_out(Heap& heap, Objects& objects, double kept, Random& random) {
 
 // The workloads. bench/frag/README.md says what each is for.
 using Workload = void(Program&);
-Workload survivors, survivors_95, size_shift, doubling, server, large, peak_trough, pinned;
+Workload survivors, survivors_95, size_shift, doubling, server, large, large_churn, peak_trough,
+    pinned;
 Workload thread_churn, remote_free, idle_threads, parked_threads;
 
 }  // namespace ashlar::bench::frag

@@ -21,6 +21,7 @@ ROWS = [
     Row("server", "server", measures.end, 2),
     Row("doubling", "doubling", measures.end, 2),
     Row("large", "large", measures.end, 2),
+    Row("large_churn", "large_churn", measures.end, 2),
     Row("peak_trough", "peak_trough", measures.end, 2),
     Row("thread_churn", "thread_churn", measures.end, 2),
     Row("remote_free", "remote_free", measures.end, 2),
