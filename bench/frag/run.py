@@ -45,7 +45,7 @@ WORKLOADS = {
     "server": "server: log-normal sizes replaced at random, then shrunk to a tenth",
     "doubling": "doubling: Robson's adversary, 32 B to 64 KiB",
     "large": "large: blocks of 64 KiB–8 MiB, a random twentieth kept",
-    "large_churn": "large_churn: the same blocks, each replaced twice, at random, before that",
+    "large_churn": "large_churn: such blocks, replaced twice over, then a random twentieth kept",
     "peak_trough": "peak_trough: three days and three quiet nights",
     "pinned": "pinned: one object of each 2 MiB of addresses kept",
     "thread_churn": "thread_churn: 192 short-lived threads, each leaves a twentieth for a while",
