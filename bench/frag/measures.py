@@ -74,11 +74,6 @@ def end_mib(run):
     return run.memory(run.end) / MIB
 
 
-def base_mib(run):
-    """Before the first object: code, the C library, and what the allocator sets up."""
-    return run.memory(run.start) / MIB
-
-
 def percent_kept_after_10_s(run):
     """Of what the load added and then freed altogether, what is still held."""
     index = run.after_load(10)

@@ -97,7 +97,6 @@ def check_measures():
         (measures.end, 50 / 10),
         (measures.over_data, 50 / 25),
         (measures.last_peak, 140 / 100),
-        (measures.base_mib, 20 / MIB),
         (measures.end_mib, 50 / MIB),
         # Trapezia over the bytes moved: (20+140)/2·100 + (140+200)/2·50 + (200+201)/2·40 of memory,
         # 50·100 + 75·50 + 30·40 live.
