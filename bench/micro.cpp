@@ -7,12 +7,8 @@
 // Arguments are Google Benchmark's.
 #include "micro.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <numeric>
 
 namespace ashlar::bench {
@@ -45,24 +41,12 @@ constexpr Heap kLoop{
     },
 };
 
-// A preload that the loader could not use is only a warning to it; to us it is a wrong result.
-bool malloc_is_expected() {
-  const char* expected = std::getenv("ASHLAR_BENCH_EXPECT");
-  if (expected == nullptr) return true;
-  Dl_info where{};
-  dladdr(dlsym(RTLD_DEFAULT, "malloc"), &where);
-  const char* found = where.dli_fname != nullptr ? where.dli_fname : "nowhere";
-  if (std::strstr(found, expected) != nullptr) return true;
-  std::fprintf(stderr, "ashlar-bench: malloc comes from %s, not from %s\n", found, expected);
-  return false;
-}
-
 }  // namespace
 }  // namespace ashlar::bench
 
 int main(int argc, char** argv) {
   using namespace ashlar::bench;
-  if (!malloc_is_expected()) return 2;
+  require_expected_malloc();
   if (std::getenv("ASHLAR_BENCH_LOOP") != nullptr) heap = kLoop;
   add_small_rows();
   add_large_rows();

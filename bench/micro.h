@@ -2,7 +2,7 @@
 // What the rows of ashlar-bench share: the allocator under test, sizes, orders, clocks.
 //
 // What:    a row is one small program that allocates and frees; it reports nanoseconds per
-//          operation. The binary links no allocator: LD_PRELOAD chooses one (bench/compare.py).
+//          operation. The binary links no allocator: LD_PRELOAD chooses one (bench/compare).
 // Rule:    every object is written once, its first word, right after it is allocated, as programs
 //          do. Without that an allocator would be praised for pages that nobody ever touched.
 // Clocks:  rows of one thread count the CPU time of the whole process: the work of the kernel and
@@ -22,10 +22,9 @@
 #include <utility>
 #include <vector>
 
-namespace ashlar::bench {
+#include "common.h"
 
-inline constexpr std::size_t kKiB = 1024;
-inline constexpr std::size_t kMiB = 1024 * kKiB;
+namespace ashlar::bench {
 
 // The functions under test. Called through pointers, which costs what a call into a shared library
 // costs, so that the same rows can run with functions that do nothing: the loop column.
@@ -78,28 +77,14 @@ std::size_t run_batch(std::vector<void*>& objects, const std::vector<std::uint32
   return next;
 }
 
-// A slot of a table at random: one multiplication and one add, both off the critical path.
-class RandomSlot {
- public:
-  RandomSlot(std::size_t count, std::uint64_t seed) : count_(count), state_(seed) {}
-  std::size_t next() {
-    state_ = state_ * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX generator
-    return ((state_ >> 32) * count_) >> 32;
-  }
-
- private:
-  std::size_t count_;
-  std::uint64_t state_;
-};
-
 // Frees an object of the table at random and puts a new one into its place, `count` times. The
 // next slot is fetched ahead: waiting for the table would be the bench's time, not the allocator's.
 template <class Sizes>
-void replace_at_random(std::vector<void*>& table, RandomSlot& random, const Sizes& sizes,
+void replace_at_random(std::vector<void*>& table, Random& random, const Sizes& sizes,
                        std::size_t count) {
-  std::size_t slot = random.next();
+  std::size_t slot = random.below(table.size());
   for (std::size_t i = 0; i < count; i++) {
-    const std::size_t following = random.next();
+    const std::size_t following = random.below(table.size());
     __builtin_prefetch(&table[following], 1);
     heap.free(table[slot]);
     table[slot] = take(sizes[i]);

@@ -61,7 +61,7 @@ template <class Sizes>
 void replace(const std::string& name, std::size_t live, Sizes sizes) {
   add_timed_row("replace_" + name, 3, [=](benchmark::State& state) {
     std::vector<void*> table(live);
-    RandomSlot random(live, 3);
+    Random random(3);
     fill(table, sizes);
     replace_at_random(table, random, sizes, live);  // from the order of arrival to a used heap
     for (auto _ : state) {

@@ -111,7 +111,7 @@ void generations(const std::string& name, Sizes sizes) {
   add_two_thread_row("generations/" + name, kThreads * kReplacements, [sizes] {
     return [sizes](int chain) {
       std::vector<void*> table(kLive);
-      RandomSlot random(kLive, static_cast<std::uint64_t>(chain));
+      Random random(static_cast<std::uint64_t>(chain));
       std::thread([&] { fill(table, sizes); }).join();
       for (std::size_t i = 0; i < kThreads; i++) {
         std::thread([&] { replace_at_random(table, random, sizes, kReplacements); }).join();
