@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 // hit-path: how many instructions a malloc and a free take when all is at hand.
 //
-// What:    prints "malloc/SIZE COUNT" and "free/SIZE COUNT": the median over many pairs, of the
-//          instructions from the first of the function to its return. Exact, the same on every
-//          machine with the same C library, and needs no performance counters.
+// What:    prints "malloc/SIZE COUNT", and the same for free, new and (sized) delete: the median
+//          over many pairs, of the instructions from the first of the function to its return.
+//          Exact, the same every time, and needs no performance counters.
 // How:     a child runs pairs and is single-stepped (ptrace) by its parent, which, being of the
-//          same image, knows where malloc and free begin.
+//          same image, knows where the functions begin.
 // Errors:  status 1 where ptrace is not allowed; 2 as require_expected_malloc().
 #include <dlfcn.h>
 #include <sys/ptrace.h>
@@ -18,6 +18,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <vector>
 
 #include "common.h"
@@ -33,6 +34,9 @@ void run_pairs(std::size_t bytes, int count) {
     void* const object = std::malloc(bytes);
     *static_cast<volatile char*>(object) = 1;
     std::free(object);
+    void* const other = ::operator new(bytes);
+    *static_cast<volatile char*>(other) = 1;
+    ::operator delete(other, bytes);
   }
 }
 
@@ -50,8 +54,8 @@ void run_pairs(std::size_t bytes, int count) {
 // A function whose calls are counted.
 class Counted {
  public:
-  explicit Counted(const char* name)
-      : entry_(reinterpret_cast<std::uintptr_t>(dlsym(RTLD_DEFAULT, name))) {}
+  Counted(const char* name, const char* symbol)
+      : name_(name), entry_(reinterpret_cast<std::uintptr_t>(dlsym(RTLD_DEFAULT, symbol))) {}
 
   // To be called before each step with the child's registers.
   void see(pid_t child, const user_regs_struct& registers) {
@@ -68,14 +72,17 @@ class Counted {
     steps_++;
   }
 
-  int median() {
-    if (counts_.empty()) return 0;
+  // False: no call was seen.
+  bool print_median(const char* size) {
+    if (counts_.empty()) return false;
     const auto middle = counts_.begin() + static_cast<std::ptrdiff_t>(counts_.size() / 2);
     std::nth_element(counts_.begin(), middle, counts_.end());
-    return *middle;
+    std::printf("%s/%s %d\n", name_, size, *middle);
+    return true;
   }
 
  private:
+  const char* name_;
   std::uintptr_t entry_, return_to_ = 0, stack_ = 0;
   bool inside_ = false;
   int steps_ = 0;
@@ -85,21 +92,19 @@ class Counted {
 bool count_instructions(const char* size, std::size_t bytes) {
   const pid_t child = fork();
   if (child == 0) run_child(bytes);
-  Counted malloc_calls("malloc"), free_calls("free");
+  std::array functions = {Counted("malloc", "malloc"), Counted("free", "free"),
+                          Counted("new", "_Znwm"), Counted("delete", "_ZdlPvm")};
   int status = 0;
   while (waitpid(child, &status, 0) == child && WIFSTOPPED(status)) {
     if (WSTOPSIG(status) != SIGTRAP && WSTOPSIG(status) != SIGSTOP) break;
     user_regs_struct registers{};
     if (ptrace(PTRACE_GETREGS, child, nullptr, &registers) != 0) break;
-    malloc_calls.see(child, registers);
-    free_calls.see(child, registers);
+    for (Counted& function : functions) function.see(child, registers);
     if (ptrace(PTRACE_SINGLESTEP, child, nullptr, nullptr) != 0) break;
   }
   if (!WIFEXITED(status)) kill(child, SIGKILL);
-  const int mallocs = malloc_calls.median(), frees = free_calls.median();
-  if (mallocs == 0 || frees == 0) return false;
-  std::printf("malloc/%s %d\nfree/%s %d\n", size, mallocs, size, frees);
-  return true;
+  return std::all_of(functions.begin(), functions.end(),
+                     [size](Counted& function) { return function.print_median(size); });
 }
 
 }  // namespace
