@@ -33,6 +33,7 @@ def describe(allocators, rounds, root):
         "cores": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg(),
         "commit": _commit(root),
+        "conf": os.environ.get("ASHLAR_CONF", ""),
         "rounds": rounds,
         "allocators": {n: a.identity() for n, a in allocators.items() if n != LOOP},
     }

@@ -43,8 +43,9 @@ def show_ratio(ratio):
 
 def lines(results):
     about = results.about
+    conf = f"; ASHLAR_CONF={about['conf']}" if about["conf"] else ""
     text = [f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}; medians of "
-            f"{about['rounds']} round(s), (least–most)",
+            f"{about['rounds']} round(s), (least–most){conf}",
             f"under each peer: {OURS} ÷ peer, below 1 {OURS} takes less; ~: the rounds of one of the "
             f"two differ by more than {figures.NOISY:.0%}"]
     for name, group in GROUPS.items():

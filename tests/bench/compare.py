@@ -22,7 +22,7 @@ from errors import Failed, Refused  # noqa: E402
 
 def made(numbers, names=("ashlar", "a", "b"), failures=None):
     about = {
-        "cpu": "a processor", "cores": 2, "kernel": "6", "rounds": 3, "commit": "c", "date": "d",
+        "cpu": "a processor", "cores": 2, "kernel": "6", "rounds": 3, "commit": "c", "date": "d", "conf": "",
         "allocators": {name: {"version": "1", "sha256": "of " + name} for name in names},
     }
     return results.Results(about, numbers, failures or {})
