@@ -14,23 +14,25 @@ the tables say and how the numbers come about: bench/frag/README.md.
 
 import argparse
 import concurrent.futures
-import datetime
 import itertools
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
 import tempfile
 
-sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BENCH = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(BENCH)
+sys.path.insert(1, os.path.join(BENCH, "compare"))
 
 import lru  # noqa: E402
 import measures  # noqa: E402
 import picture  # noqa: E402
 import tables  # noqa: E402
-from compare import OURS, ROOT, allocators, cpu_model, output_of, version_of  # noqa: E402
+import results  # noqa: E402
+from allocators import OURS, choose  # noqa: E402
+from errors import Refused  # noqa: E402
 
 BINARY = os.path.join(ROOT, "build", "release", "bench", "frag", "ashlar-frag")
 RUN_TIMEOUT_S = 300
@@ -112,8 +114,8 @@ def run_all(workloads, chosen, options):
     records = {workload: {name: [] for name in names} for workload in workloads}
     failures = {}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        results = pool.map(lambda job: run_one(job[0], chosen[job[1]], options), jobs)
-        for number, ((workload, name), result) in enumerate(zip(jobs, results)):
+        outcomes = pool.map(lambda job: run_one(job[0], chosen[job[1]].path, options), jobs)
+        for number, ((workload, name), result) in enumerate(zip(jobs, outcomes)):
             progress(f"{number + 1}/{len(jobs)}  {workload}  {name}")
             if isinstance(result, str):
                 failures.setdefault((workload, name), result)
@@ -169,7 +171,10 @@ def main():
     options = parse_arguments()
     if not os.access(BINARY, os.X_OK):
         die(f"no {BINARY}: build first")
-    chosen = allocators(options.allocators)
+    try:
+        chosen = choose(options.allocators, os.path.join(ROOT, "build", "release", "libashlar.so"))
+    except Refused as refused:
+        die(refused)
     workloads = [name for name in WORKLOADS if re.search(options.filter, name)]
     if not workloads:
         die(f"no workload matches '{options.filter}'; there are: {' '.join(WORKLOADS)}")
@@ -177,17 +182,12 @@ def main():
         print("script/frag: no redis-server: redis is left out", file=sys.stderr)
         workloads.remove("redis")
     about = {
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "kernel": platform.release(),
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
+        **results.describe(chosen, options.rounds, ROOT),
         "transparent_huge_pages": transparent_huge_pages(),
-        "commit": output_of("git", "describe", "--always", "--dirty"),
         "scale": options.scale,
         "seed": options.seed,
         "idle_s": options.idle,
         "jobs": options.jobs,
-        "allocators": {name: version_of(path) for name, path in chosen.items()},
     }
     os.makedirs(options.out, exist_ok=True)
     records, failures = run_all(workloads, chosen, options)

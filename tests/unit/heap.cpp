@@ -229,7 +229,7 @@ TEST_CASE("a large object is resized in place while there is room, and moved whe
   auto* const moved =
       static_cast<std::byte*>(heap.resize_large(p, 90 * kPageBytes, 3000 * kPageBytes));
   if (moved != nullptr) {
-    CHECK(moved != p);
+    if (wall == p + 90 * kPageBytes) CHECK(moved != p);
     CHECK(
         std::all_of(moved, moved + 90 * kPageBytes, [](std::byte b) { return b == std::byte{2}; }));
     std::memset(moved, 3, 3000 * kPageBytes);
