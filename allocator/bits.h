@@ -8,7 +8,8 @@
 
 namespace ashlar {
 
-constexpr bool is_power_of_two(std::size_t n) { return std::has_single_bit(n); }
+// Not std::has_single_bit, which counts all bits: a call on processors without an instruction for it.
+constexpr bool is_power_of_two(std::size_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
 // `alignment` is a power of two.
 constexpr std::size_t align_down(std::size_t n, std::size_t alignment) {

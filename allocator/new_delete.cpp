@@ -39,14 +39,21 @@ namespace {
   ashlar::fatal("operator new: out of memory, and no C++ runtime to throw bad_alloc");
 }
 
-void* allocate_or_throw(std::size_t bytes) {
+[[gnu::noinline]] void* allocate_slow(std::size_t bytes) {
   for (;;) {
-    void* const p = bytes <= ashlar::kMaxSlotBytes ? ashlar::take_slot(ashlar::class_for(bytes))
-                                                   : std::malloc(bytes);
-    if (p != nullptr) [[likely]]
-      return p;
+    void* const p = std::malloc(bytes);
+    if (p != nullptr) return p;
     call_new_handler();
   }
+}
+
+void* allocate_or_throw(std::size_t bytes) {
+  if (bytes <= ashlar::kMaxSlotBytes) [[likely]] {
+    void* const slot = ashlar::pop_slot(ashlar::class_for(bytes));
+    if (slot != nullptr) [[likely]]
+      return slot;
+  }
+  return allocate_slow(bytes);
 }
 
 void* allocate_or_throw(std::size_t bytes, std::align_val_t alignment) {

@@ -19,6 +19,8 @@ namespace {
 constexpr std::uint32_t kMostSlots = 1024;
 constexpr std::uint32_t kLeastSlots = 4;
 constexpr Bytes kMostBytes = 64 * kKiB;
+// Stacks below this, those of the larger classes, grow also when they are exchanged.
+constexpr std::uint32_t kBriskSlots = 16;
 
 constexpr std::uint32_t slots_in(Bytes bytes, const SizeClass& c) {
   const auto fit = static_cast<std::uint32_t>(bytes / c.slot_bytes);
@@ -276,6 +278,7 @@ void* take_slow(ClassIndex c) {
     if (m.take == m.take_base && m.give != m.give_base) {
       m.used = true;
       exchange_stacks(m);
+      if (m.capacity < kBriskSlots) grow_magazine(lane, c);
     }
     if (m.take != m.take_base) {
       const Stack top = m.take;

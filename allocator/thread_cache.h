@@ -182,15 +182,20 @@ inline void set_this_lane(Lane& lane) {
 [[gnu::noinline]] void* take_slow(ClassIndex c);
 [[gnu::noinline]] void give_slow(void* p, const char* caller);
 
-// A slot of the class for `bytes` <= kMaxSlotBytes; null and errno when memory is out.
-inline void* take_slot(ClassIndex c) {
+// A slot of a class from the magazine; null when that is dry.
+inline void* pop_slot(ClassIndex c) {
   Magazine& m = this_lane()->magazine[c.v];
   const Stack top = m.take - 1;
   void* const slot = std::atomic_ref(*top).load(std::memory_order_relaxed);  // see tend_lane()
-  if (slot == nullptr) [[unlikely]]
-    return take_slow(c);
-  m.take = top;
+  if (slot != nullptr) [[likely]]
+    m.take = top;
   return slot;
+}
+
+// A slot of a class; null and errno when memory is out.
+inline void* take_slot(ClassIndex c) {
+  void* const slot = pop_slot(c);
+  return slot != nullptr ? slot : take_slow(c);
 }
 
 // free(). `caller` is for the message when p is not ours to free.
