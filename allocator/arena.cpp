@@ -338,8 +338,7 @@ void Arena::recover_lane(LaneSlabs& lane) {
       continue;
     }
     const SizeClass& info = size_class(entry.size_class());
-    const UnitIndex first = slab_unit(unit_address(unit), info);
-    if (unit == first && buddy_.kind_at(first_page(unit)) == BlockKind::slab) {
+    if (is_first_unit(unit, entry) && buddy_.kind_at(first_page(unit)) == BlockKind::slab) {
       units_.set(unit, info.slab_bytes / kUnitBytes, entry);
       Slab slab = slab_at(unit, entry.size_class());
       slab.recount();

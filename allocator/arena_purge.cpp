@@ -63,7 +63,8 @@ Bytes Arena::purge_slabs(LaneSlabs& lane, Purge which) {
   std::uint32_t u = all ? 0 : static_cast<std::uint32_t>(lane.purge_cursor);
   while (u < units && (all || (runs < kRunsPerCall && bytes < kBytesPerCall))) {
     const UnitEntry entry = units_[UnitIndex{u}];
-    if (entry.tag() != lane.tag) {
+    // Where the last part ended a larger slab may have been made since then; it was used just now.
+    if (entry.tag() != lane.tag || !is_first_unit(UnitIndex{u}, entry)) {
       u++;
       continue;
     }

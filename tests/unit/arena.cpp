@@ -19,6 +19,16 @@ const std::uint32_t kSmallSlots = size_class(kSmall).capacity;
 
 using Slots = std::vector<void*>;
 
+// As a take opens one slab at most, so many takes.
+Slots take_slabs(ArenaGround& g, LaneSlabs& lane, ClassIndex c, std::uint32_t count) {
+  Slots slots;
+  for (; count != 0; count--) {
+    const Slots more = g.take(lane, c, size_class(c).capacity);
+    slots.insert(slots.end(), more.begin(), more.end());
+  }
+  return slots;
+}
+
 std::string broken(const ArenaGround& g) { return sound(g.arena.check_invariants()); }
 
 // What notify_owner leaves in an inbox when the slab that it meant is gone.
@@ -463,6 +473,97 @@ TEST_CASE("freed pages are purged on demand, read as zero then, and are said to 
   CHECK(zero);
   CHECK(p[0] == std::byte{0});
   CHECK(p[bytes_of(pages) - 1] == std::byte{0});
+}
+
+TEST_CASE("empty pages inside slabs are purged, and what lives beside them is not touched") {
+  ArenaGround g(2);
+  LaneSlabs& lane = add_lane(g.arena, 1);
+  const Slots slots = g.take(lane, kSmall, kSmallSlots);  // four a page, the highest first
+  for (void* slot : slots) std::memset(slot, 0x5a, 1024);
+  Slots given;
+  for (std::size_t i = 0; i < slots.size(); i++) {
+    if (i / 4 % 2 == 0 || i % 4 == 0) given.push_back(slots[i]);
+  }
+  g.give(lane, kSmall, given);
+  CHECK(g.arena.purge_slabs(lane, Arena::Purge::aged) == 0);  // slots were taken from it just now
+  const Bytes half = kPagesPerUnit / 2 * kPageBytes;
+  CHECK(g.arena.purge_slabs(lane, Arena::Purge::aged) == half);
+  CHECK(descriptor_of(g, slots[0]).holes == 0xaaaa);
+  CHECK(g.arena.purge_slabs(lane, Arena::Purge::at_once) == 0);
+  for (std::size_t i = 0; i < slots.size(); i++) {
+    const bool purged = i / 4 % 2 == 0;
+    CHECK(*static_cast<unsigned char*>(slots[i]) == (purged ? 0 : 0x5a));
+  }
+  CHECK(broken(g) == "");
+}
+
+TEST_CASE("slots are taken out of holes, which are none then, and the lane counts them") {
+  ArenaGround g(2);
+  LaneSlabs& lane = add_lane(g.arena, 1);
+  const Slots slots = g.take(lane, kSmall, kSmallSlots);
+  g.give(lane, kSmall, slots);
+  CHECK(g.arena.purge_slabs(lane, Arena::Purge::soon) == kUnitBytes);
+  const Slots again = g.take(lane, kSmall, 5);  // one page and a quarter
+  CHECK(descriptor_of(g, again[0]).holes == 0xfffc);
+  CHECK(lane.refilled_bytes == 2 * kPageBytes);
+  CHECK(broken(g) == "");
+  g.give(lane, kSmall, again);
+  CHECK(g.arena.purge_slabs(lane, Arena::Purge::aged) == 0);  // warm
+  CHECK(g.arena.purge_slabs(lane, Arena::Purge::aged) == 2 * kPageBytes);
+}
+
+TEST_CASE("what others freed is no hole before its owner knows, and full slabs are passed over") {
+  ArenaGround g(2);
+  LaneSlabs& lane = add_lane(g.arena, 1);
+  const Slots slots = take_slabs(g, lane, kSmall, 2);
+  g.give_remote(Slots(slots.begin(), slots.begin() + kSmallSlots));
+  CHECK(g.arena.purge_slabs(lane, Arena::Purge::at_once) == 0);
+  CHECK(g.arena.drain_inbox(lane));
+  CHECK(g.arena.purge_slabs(lane, Arena::Purge::at_once) == kUnitBytes);
+  CHECK(broken(g) == "");
+}
+
+TEST_CASE("a lane's slabs are purged in parts, and only its own") {
+  constexpr std::uint32_t kSlabs = 80;
+  ArenaGround g(4);
+  LaneSlabs& lane = add_lane(g.arena, 1);
+  LaneSlabs& other = add_lane(g.arena, 2);
+  const Slots slots = take_slabs(g, lane, kSmall, kSlabs);
+  const Slots of_other = g.take(other, kSmall, 1);
+  Slots given;  // every other page: 8 runs a slab
+  for (void* slot : slots) {
+    if (reinterpret_cast<std::uintptr_t>(slot) / kPageBytes % 2 == 0) given.push_back(slot);
+  }
+  g.give(lane, kSmall, given);
+  Bytes bytes = 0;
+  int parts = 0;
+  do {
+    bytes += g.arena.purge_slabs(lane, Arena::Purge::soon);
+    parts++;
+  } while (lane.purge_cursor != 0);
+  CHECK(parts > 1);
+  CHECK(bytes == kSlabs * kUnitBytes / 2);
+  CHECK(descriptor_of(g, of_other[0]).holes == 0);
+  CHECK(g.arena.purge_slabs(other, Arena::Purge::at_once) == kUnitBytes - kPageBytes);
+}
+
+TEST_CASE("a pass that goes on inside a slab that was made meanwhile leaves that slab alone") {
+  ArenaGround g(2);
+  LaneSlabs& lane = add_lane(g.arena, 1);
+  g.give(lane, kSmall, take_slabs(g, lane, kSmall, 20));  // their bitmaps stay behind
+  const Slots big = g.take(lane, kBig, 8);
+  for (void* slot : big) std::memset(slot, 0x5a, 32 * kKiB);
+  const auto first = static_cast<std::uint32_t>(
+      (static_cast<std::byte*>(big.back()) - g.arena.data()) / kUnitBytes);
+  for (std::uint32_t inner = 1; inner < 4; inner++) {
+    lane.purge_cursor = first + inner;
+    g.arena.purge_slabs(lane, Arena::Purge::soon);
+    for (void* slot : big) {
+      const auto* const bytes = static_cast<unsigned char*>(slot);
+      REQUIRE(std::all_of(bytes, bytes + 32 * kKiB, [](unsigned char b) { return b == 0x5a; }));
+    }
+  }
+  CHECK(broken(g) == "");
 }
 
 TEST_CASE("give_pages refuses what is not the first byte of a block of that kind") {

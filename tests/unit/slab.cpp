@@ -160,6 +160,45 @@ TEST_CASE("a count and a hint that were lost are found again") {
   }
 }
 
+TEST_CASE("a page of a slab of any class is empty when no slot in it is taken") {
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    Stone stone(c);
+    CAPTURE(stone.info.slot_bytes);
+    const auto empty_pages = [&] {
+      std::uint64_t empty = 0;
+      for (std::uint32_t slot = stone.info.capacity; slot-- > 0;) {
+        const std::uint32_t first = slot * stone.info.slot_bytes / kPageBytes;
+        const std::uint32_t last = ((slot + 1) * stone.info.slot_bytes - 1) / kPageBytes;
+        empty |= bit_range(first, last - first + 1);
+      }
+      for (std::uint32_t slot = 0; slot < stone.info.capacity; slot++) {
+        if (stone.slab.is_free(slot)) continue;
+        const std::uint32_t first = slot * stone.info.slot_bytes / kPageBytes;
+        const std::uint32_t last = ((slot + 1) * stone.info.slot_bytes - 1) / kPageBytes;
+        empty &= ~bit_range(first, last - first + 1);
+      }
+      return empty;
+    };
+    REQUIRE(stone.slab.empty_pages() == empty_pages());
+    stone.take(stone.info.capacity);
+    REQUIRE(stone.slab.empty_pages() == 0);
+    // In an order that skips to and fro, all slots come back.
+    for (std::uint32_t i = 0, slot = 0; i < stone.info.capacity; i++) {
+      slot = (slot + 0x9e35) % stone.info.capacity;
+      while (stone.slab.is_free(slot)) slot = (slot + 1) % stone.info.capacity;
+      stone.give(slot);
+      REQUIRE(stone.slab.empty_pages() == empty_pages());
+    }
+    // And are taken again in portions, out of holes.
+    stone.descriptor.holes = stone.slab.empty_pages();
+    while (!stone.slab.is_full()) {
+      stone.take(1 + stone.info.capacity / 7);
+      REQUIRE(stone.slab.empty_pages() == empty_pages());
+      REQUIRE(stone.descriptor.holes == stone.slab.empty_pages());
+    }
+  }
+}
+
 TEST_CASE("check_invariants finds what is broken") {
   Stone stone(16);  // slots that do not fill their last word
   REQUIRE(stone.info.capacity % 64 != 0);
@@ -176,6 +215,7 @@ TEST_CASE("check_invariants finds what is broken") {
   CHECK(broken_by(stone.free[stone.info.words - 1], std::uint64_t{0}) == "slab 1");
   CHECK(broken_by(stone.remote[2], std::uint64_t{1}) == "slab 2");
   CHECK(broken_by(stone.descriptor.hint, 2u) == "slab 3");
+  CHECK(broken_by(stone.descriptor.holes, std::uint64_t{1}) == "slab 4");
 }
 
 TEST_SUITE_END();
