@@ -273,6 +273,7 @@ void Heap::after_fork_in_child() {
     shared_orphaned_ = true;
   }
   pool_ = nullptr;
+  shared_by_threads_ = this_lane() != &no_lane;
   for (Lane* lane = lanes_.load(); lane != nullptr; lane = lane->next_lane) {
     lane->slabs.inbox.store(kNone);
     if (lane == this_lane()) {

@@ -76,6 +76,7 @@ void Maintenance::tick(Lane* lane) {
 // drain. Where half of the holes that it made are soon needed again, it was a mistake, and is not
 // repeated for a while.
 void Maintenance::tick_lane(Lane& lane, std::uint64_t now) {
+  const Entered entered(lane);
   LaneSlabs& slabs = lane.slabs;
   const auto period = static_cast<std::uint64_t>(options.purge_ms);
   const Bytes refilled = slabs.refilled_bytes - lane.refilled_before;
@@ -258,6 +259,7 @@ void Maintenance::notice_thread_exit() {
 void Maintenance::after_fork_in_child() {
   purging_.store(false);
   thread_.store(Thread::none);
+  thread_number_.store(0);
   asleep_.store(false);
   first_thread_ended_.store(false);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "thread_cache.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -76,22 +77,13 @@ void init_magazines(Lane& lane) {
   }
 }
 
-// Null words at the bottom of a stack are slots that were reclaimed: what is above moves down.
-Stack without_reclaimed(Stack base, Stack top) {
-  Stack first = base;
-  while (first != top && *first == nullptr) first++;
-  if (first == base) return top;
-  const auto left = static_cast<std::size_t>(top - first);
-  std::memmove(base, first, left * sizeof *base);
-  return base + left;
-}
-
-// Before a slow path believes the stacks' bounds.
+// Before a slow path believes the stacks' bounds: null words are slots that were reclaimed.
 void settle(Magazine& m) {
   if (m.reclaimed == 0) [[likely]]
     return;
-  m.take = without_reclaimed(m.take_base, m.take);
-  m.give = without_reclaimed(m.give_base, m.give);
+  void* const reclaimed = nullptr;
+  m.take = std::remove(static_cast<Stack>(m.take_base), static_cast<Stack>(m.take), reclaimed);
+  m.give = std::remove(static_cast<Stack>(m.give_base), static_cast<Stack>(m.give), reclaimed);
   m.reclaimed = 0;
 }
 
@@ -305,11 +297,14 @@ void give_slow(void* p, const char* caller) {
   const ClassIndex c = class_for(bytes);
   Lane& lane = *this_lane();
   if (entry.tag() != reinterpret_cast<std::uintptr_t>(&lane)) {
-    if (lane.remote_count != 0 && lane.remote[lane.remote_count - 1] == p) reject(p, caller);
+    // Read once: whoever freezes the lane may empty it now.
+    const std::uint32_t count = lane.remote_count;
+    if (count != 0 && lane.remote[count - 1] == p) reject(p, caller);
     return give_remote(p);
   }
   Magazine& m = lane.magazine[c.v];
-  if (m.give[-1] == p) reject(p, caller);
+  // Own write, or null since.
+  if (std::atomic_ref(m.give[-1]).load(std::memory_order_relaxed) == p) reject(p, caller);
   if (m.give == m.give_end) flush_slow(lane, c);
   const Stack top = m.give;
   *top = p;
@@ -428,10 +423,11 @@ void reclaim_magazine(Lane& lane, ClassIndex c) {
   constexpr std::ptrdiff_t kBlock = 256;
   Magazine& m = lane.magazine[c.v];
   std::uint32_t reclaimed = reclaim(lane, c, m.give_base, m.give.acquire());
-  const Stack base = m.take_base;
-  for (Stack at = base; at < m.take;) {
+  Stack at = m.take_base;
+  while (at < m.take && *at == nullptr) at++;
+  while (m.take - at > 1) {  // one that is alone would be put back
     void* slots[kBlock];
-    const std::ptrdiff_t count = m.take - at < kBlock ? m.take - at : kBlock;
+    const std::ptrdiff_t count = std::min(m.take - at, kBlock);
     for (std::ptrdiff_t i = 0; i < count; i++) {
       slots[i] = take_word(at[i]);
     }
@@ -470,6 +466,14 @@ void tend_lane(Lane& lane, bool all) {
 }
 
 void recover_frozen(Lane& lane) {
+  // Slots that were on their way are lost. The words stay where they are: this may be in a signal
+  // handler that interrupted a hit path.
+  for (Magazine& m : lane.magazine) {
+    const auto nulls = [](Stack base, Stack top) {
+      return static_cast<std::uint32_t>(std::count(base, top, nullptr));
+    };
+    m.reclaimed = nulls(m.take_base, m.take) + nulls(m.give_base, m.give);
+  }
   lane.large.count = 0;
   lane.large.bytes = 0;
   lane.remote_count = 0;

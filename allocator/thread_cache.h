@@ -56,7 +56,8 @@ struct alignas(kMagazineBytes) Magazine {
 
   // Slots in both stacks; a hint to other threads.
   std::uint32_t count() const {
-    return static_cast<std::uint32_t>((take - take_base) + (give - give_base)) - reclaimed;
+    const auto words = static_cast<std::uint32_t>((take - take_base) + (give - give_base));
+    return words > reclaimed ? words - reclaimed : 0;
   }
 };
 static_assert(sizeof(Magazine) == kMagazineBytes);

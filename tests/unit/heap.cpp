@@ -371,6 +371,88 @@ TEST_CASE("a lane that was recovered takes back objects it handed out before") {
   CHECK(stats().allocated == 0);
 }
 
+TEST_CASE("a lane whose owner is in a slow path is not frozen") {
+  give_slot(take_slot(kSmall));
+  Lane& lane = *this_lane();
+  const auto freezes = [&] { return static_cast<bool>(Frozen(lane)); };
+  {
+    const Entered entered(lane);
+    CHECK(!freezes());
+    { const Entered again(lane); }
+    CHECK(!freezes());
+  }
+  CHECK(freezes());
+  CHECK(freezes());
+}
+
+TEST_CASE("magazines of a frozen lane are reclaimed but for the tops, and their owner goes on") {
+  const auto slots = take(kSmall, 900);
+  give(slots);
+  take(kSmall, 1);
+  Lane& lane = *this_lane();
+  const Magazine& m = lane.magazine[kSmall.v];
+  REQUIRE(m.count() > 100);
+  {
+    const Frozen frozen(lane);
+    REQUIRE(frozen);
+    tend_lane(lane, true);
+  }
+  CHECK(m.count() <= 1);
+  CHECK(broken() == "");
+  const auto again = take(kSmall, 900);
+  CHECK(std::set<void*>(again.begin(), again.end()).size() == 900);
+  CHECK(std::find(again.begin(), again.end(), nullptr) == again.end());
+  give(again);
+  CHECK(broken() == "");
+}
+
+TEST_CASE("a lane that was not used since the last look keeps nothing at hand, others keep all") {
+  const auto slots = take(kSmall, 900);
+  void* const large = take_large(300 * kKiB);
+  give(slots);
+  CHECK(heap.give_large(large));
+  Lane& lane = *this_lane();
+  const auto tend = [&] {
+    const Frozen frozen(lane);
+    REQUIRE(frozen);
+    tend_lane(lane, false);
+  };
+  tend();
+  CHECK(lane.magazine[kSmall.v].count() > 100);
+  CHECK(lane.large.count == 1);
+  tend();
+  CHECK(lane.magazine[kSmall.v].count() <= 1);
+  CHECK(lane.large.count == 0);
+  CHECK(broken() == "");
+}
+
+TEST_CASE("a child whose lane was being reclaimed at the fork gets whole slots") {
+  for (bool from_take : {true, false}) {
+    const auto slots = take(kSmall, 900);
+    give(slots);
+    Lane& lane = *this_lane();
+    Magazine& m = lane.magazine[kSmall.v];
+    if (from_take) give_slot(take_slot(kSmall));  // exchanges the stacks
+    const Stack base = from_take ? m.take_base : m.give_base;
+    const Stack top = from_take ? m.take : m.give;
+    REQUIRE(top - base > 20);
+    const Death death = death_of([&] {
+      if (!lane.frozen.try_lock()) ::_exit(4);
+      std::fill(base, base + (top - base) / 2, nullptr);  // and not counted yet
+      heap.after_fork_in_child();
+      const auto taken = take(kSmall, 2000);
+      const bool whole = std::find(taken.begin(), taken.end(), nullptr) == taken.end() &&
+                         std::set<void*>(taken.begin(), taken.end()).size() == taken.size() &&
+                         broken() == "";
+      give(taken);
+      ::_exit(whole && broken() == "" ? 0 : 3);
+    });
+    CHECK(death.signal == 0);
+    CHECK(death.status == 0);
+    CHECK(death.last_words == "");
+  }
+}
+
 TEST_SUITE_END();
 
 }  // namespace ashlar::test
