@@ -77,7 +77,7 @@ Lane* Heap::lease_slow() {
   if (lane == nullptr) return nullptr;
   const bool alone = !shared_by_threads_.exchange(true);
   set_this_lane(*lane);
-  watch_this_thread(lane);
+  watch_this_thread();
   if (!alone) maintenance.start_thread();
   return lane;
 }
@@ -115,20 +115,21 @@ Lane* Heap::add_lane() {
   }
 }
 
-void Heap::watch_this_thread(Lane* lane) {
-  // May call calloc; by now this thread has its lane.
+// With or without a lane: the end of the process's first thread matters.
+void Heap::watch_this_thread() {
+  // May call calloc; who has earned a lane has it by now.
   if (thread_key_made.load(std::memory_order_acquire)) {  // pairs with: start
-    ::pthread_setspecific(thread_key, lane);
+    ::pthread_setspecific(thread_key, this_lane());
   }
 }
 
 void Heap::release_lane_of_this_thread() {
   t_state = ThreadState::ended;
+  maintenance.notice_thread_exit();
   Lane* const lane = this_lane();
   if (lane == &no_lane) return;
   flush_lane(*lane);
   set_this_lane(no_lane);
-  maintenance.notice_thread_exit();
   pool_lock_.lock();
   lane->leased = false;
   lane->next_pooled = pool_;
@@ -257,7 +258,7 @@ void* Heap::resize_large(void* p, Bytes old_bytes, Bytes new_bytes) {
 void Heap::start() {
   if (::pthread_key_create(&thread_key, on_thread_exit) == 0) {
     thread_key_made.store(true, std::memory_order_release);  // pairs with: watch_this_thread
-    if (this_lane() != &no_lane) watch_this_thread(this_lane());
+    watch_this_thread();
   }
   ::pthread_atfork(nullptr, nullptr, on_fork_in_child);
 }
@@ -289,6 +290,7 @@ void Heap::after_fork_in_child() {
     lane->next_pooled = pool_;
     pool_ = lane;
   }
+  watch_this_thread();  // the first one of this process
 }
 
 void Heap::recover(Lane& lane) {

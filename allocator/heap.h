@@ -77,7 +77,7 @@ class Heap {
   Lane* lease();
   Lane* add_lane();
   LaneSlabs* shared_lane();
-  void watch_this_thread(Lane* lane);
+  void watch_this_thread();
   void recover(Lane& lane);
 
   Lock create_lock_;

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <link.h>
 #include <pthread.h>
 #include <unistd.h>
 
+#include "bits.h"
 #include "heap.h"
 #include "options.h"
 
@@ -29,13 +31,27 @@ constexpr std::uint32_t kShortestHalfPeriodMs = 10;
 constexpr std::uint32_t kLongestHalfPeriodMs = 60'000;
 // Between the parts of a pass, so that page faults of others are not kept waiting.
 constexpr std::uint32_t kPartPauseMs = 1;
-// Passes that found nothing until the thread sleeps: the first may have been too early for what
-// was freed just before it.
-constexpr unsigned kQuietPasses = 3;
+// Passes that found nothing until the thread sleeps: for what was freed just before it, the first
+// was too early.
+constexpr unsigned kQuietPasses = 2;
 constexpr std::uint32_t kLongSleepMs = 3'600'000;
-constexpr std::uint32_t kExitPollMs = 50;
 constexpr std::uint32_t kStopPatienceMs = 100;
-constexpr Bytes kStackBytes = 128 * kKiB;
+
+// Small, as with huge pages a large stack may be in memory as a whole. Thread-local variables of
+// the program lie in it too.
+Bytes stack_bytes() {
+  Bytes bytes = 128 * kKiB;
+  ::dl_iterate_phdr(
+      [](dl_phdr_info* object, std::size_t, void* sum) {
+        for (int i = 0; i < object->dlpi_phnum; i++) {
+          const auto& part = object->dlpi_phdr[i];
+          if (part.p_type == PT_TLS) *static_cast<Bytes*>(sum) += part.p_memsz + part.p_align;
+        }
+        return 0;
+      },
+      &bytes);
+  return align_up(bytes, kPageBytes);
+}
 
 }  // namespace
 
@@ -47,10 +63,8 @@ std::uint32_t Maintenance::half_period_ms() const {
 
 void Maintenance::tick(Lane* lane) {
   if (options.purge_ms < 0) return;
-  if (thread_.load(std::memory_order_relaxed) == Thread::runs) {  // a late look does no harm
-    if (asleep_.load(std::memory_order_relaxed)) wake();
-    return;
-  }
+  // relaxed: a late look does no harm
+  if (thread_.load(std::memory_order_relaxed) == Thread::runs) return notice_activity();
   const std::uint64_t now = os::now_ms();
   if (lane != nullptr) tick_lane(*lane, now);
   const std::uint32_t dirty = arena.buddy().dirty_pages();
@@ -133,25 +147,30 @@ bool Maintenance::trim() {
   if (!heap.exists()) return false;
   if (this_lane() != &no_lane) flush_lane(*this_lane());
   heap.drain_pool();
-  const Bytes in_slabs = tend_lanes(Arena::Purge::at_once);
-  return arena.purge(Arena::Purge::at_once) + in_slabs != 0;
+  Bytes bytes = 0;
+  tend_lanes(Arena::Purge::at_once, bytes);
+  return arena.purge(Arena::Purge::at_once) + bytes != 0;
 }
 
 // --- one pass -----------------------------------------------------------------------------------
 
-Bytes Maintenance::pass() {
-  Bytes bytes = tend_lanes(Arena::Purge::aged);
-  if (purging_.exchange(true)) return bytes;
+// True: there was something to do, or will be in the next pass.
+bool Maintenance::pass() {
+  Bytes bytes = 0;
+  const bool changed = tend_lanes(Arena::Purge::aged, bytes);
+  if (purging_.exchange(true)) return true;
   do {
     bytes += arena.purge(Arena::Purge::aged);
-    if (!arena.purge_pass_ended()) os::futex_wait(wakeups_, wakeups_.load(), kPartPauseMs);
+    if (!arena.purge_pass_ended()) pause();
   } while (!arena.purge_pass_ended());
   purging_.store(false);
-  return bytes;
+  return changed || bytes != 0;
 }
 
-Bytes Maintenance::tend_lanes(Arena::Purge which) {
-  Bytes bytes = 0;
+// Adds up the bytes that were given back. True: a lane has changed, or its owner was at work.
+bool Maintenance::tend_lanes(Arena::Purge which, Bytes& bytes) {
+  const bool all = which == Arena::Purge::at_once;
+  bool changed = false;
   heap.for_each_lane([&](Lane& lane) {
     if (lane.orphaned) return;  // whoever leases it next repairs it first
     if (&lane == this_lane()) {
@@ -160,19 +179,26 @@ Bytes Maintenance::tend_lanes(Arena::Purge which) {
       return;
     }
     for (bool more = true; more;) {
-      const Frozen frozen(lane);
-      if (!frozen) return;
-      if (lane.slabs.purge_cursor == 0) tend_lane(lane, which == Arena::Purge::at_once);
-      bytes += arena.purge_slabs(lane.slabs, which);
-      more = lane.slabs.purge_cursor != 0;
+      {
+        const Frozen frozen(lane);
+        changed |= !frozen;
+        if (!frozen) return;
+        if (lane.slabs.purge_cursor == 0) changed |= tend_lane(lane, all);
+        bytes += arena.purge_slabs(lane.slabs, which);
+        more = lane.slabs.purge_cursor != 0;
+      }
+      if (more) pause();  // for the owner, who may wait
     }
   });
   heap.with_shared_slabs([&](LaneSlabs& slabs) {
-    arena.drain_inbox(slabs);
+    changed |= arena.drain_inbox(slabs);
     bytes += arena.purge_slabs(slabs, which);
+    changed |= slabs.purge_cursor != 0;
   });
-  return bytes;
+  return changed;
 }
+
+void Maintenance::pause() { os::futex_wait(wakeups_, wakeups_.load(), kPartPauseMs); }
 
 // --- the thread ---------------------------------------------------------------------------------
 
@@ -185,15 +211,13 @@ void Maintenance::start_thread() {
   if (options.background == kBackgroundNever || options.purge_ms < 0) return;
   Thread none = Thread::none;
   if (!thread_.compare_exchange_strong(none, Thread::runs)) return;
-  // A program that has locked itself in since it started may not expect another thread; glibc even
-  // ends the process when a new thread is refused rseq.
-  if (os::is_sandboxed() && !was_sandboxed_) return thread_.store(Thread::stopped);
+  if (!may_run()) return thread_.store(Thread::stopped);
 
   const int saved_errno = errno;
   pthread_attr_t attributes;
   ::pthread_attr_init(&attributes);
   ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  ::pthread_attr_setstacksize(&attributes, kStackBytes);
+  ::pthread_attr_setstacksize(&attributes, stack_bytes());
   // Signals are for the program's own threads.
   sigset_t every_signal, before;
   ::sigfillset(&every_signal);
@@ -207,11 +231,16 @@ void Maintenance::start_thread() {
   if (!created) thread_.store(Thread::stopped);
 }
 
+// A program that has locked itself in since it started may not expect another thread, nor what ours
+// asks of the kernel; glibc even ends the process when a new thread is refused rseq.
+bool Maintenance::may_run() const { return was_sandboxed_ || !os::is_sandboxed(); }
+
 void* Maintenance::thread_main(void*) {
+  maintenance.at_work_.store(true);
   os::name_thread("ashlar");
-  maintenance.thread_number_.store(os::thread_number());
   maintenance.run();
-  maintenance.thread_number_.store(0);
+  maintenance.at_work_.store(false);
+  maintenance.wake();  // who stops us
   return nullptr;
 }
 
@@ -219,20 +248,19 @@ void Maintenance::run() {
   unsigned quiet_passes = 0;
   std::uint32_t seen = wakeups_.load();
   while (thread_.load() == Thread::runs) {
-    const bool may_be_last = first_thread_ended_.load();
-    if (may_be_last && os::is_last_thread()) return;
-    quiet_passes = pass() == 0 ? quiet_passes + 1 : 0;
-    const bool quiet = quiet_passes >= kQuietPasses;
-    asleep_.store(quiet);
-    os::futex_wait(wakeups_, seen,
-                   may_be_last ? kExitPollMs
-                   : quiet     ? kLongSleepMs
-                               : half_period_ms());
-    asleep_.store(false);
-    const std::uint32_t now = wakeups_.load();
-    if (now != seen) quiet_passes = 0;
-    seen = now;
+    if (!may_run()) return thread_.store(Thread::stopped);
+    if (watch_.exchange(Watch::still) == Watch::stirred) quiet_passes = 0;
+    quiet_passes = pass() ? 0 : quiet_passes + 1;
+    Watch still = Watch::still;
+    const bool sleeps =
+        quiet_passes >= kQuietPasses && watch_.compare_exchange_strong(still, Watch::asleep);
+    os::futex_wait(wakeups_, seen, sleeps ? kLongSleepMs : half_period_ms());
+    seen = wakeups_.load();
   }
+}
+
+void Maintenance::stir() {
+  if (watch_.exchange(Watch::stirred) == Watch::asleep) wake();
 }
 
 void Maintenance::wake() {
@@ -241,27 +269,23 @@ void Maintenance::wake() {
 }
 
 void Maintenance::stop_thread() {
-  Thread runs = Thread::runs;
-  if (!thread_.compare_exchange_strong(runs, Thread::stopped)) return;
-  if (thread_number_.load() == os::thread_number()) return;  // it was the last one, and ends us
+  if (thread_.exchange(Thread::stopped) != Thread::runs) return;
   wake();
-  for (std::uint32_t ms = 0; ms < kStopPatienceMs && thread_number_.load() != 0; ms++) {
-    os::futex_wait(wakeups_, wakeups_.load(), 1);
+  for (std::uint32_t ms = 0; ms < kStopPatienceMs; ms++) {
+    const std::uint32_t seen = wakeups_.load();
+    if (!at_work_.load()) return;
+    os::futex_wait(wakeups_, seen, 1);
   }
 }
 
 void Maintenance::notice_thread_exit() {
-  if (os::thread_number() != static_cast<std::uint32_t>(::getpid())) return;
-  first_thread_ended_.store(true);
-  if (thread_.load() == Thread::runs) wake();
+  if (os::thread_number() == static_cast<std::uint32_t>(::getpid())) stop_thread();
 }
 
 void Maintenance::after_fork_in_child() {
   purging_.store(false);
   thread_.store(Thread::none);
-  thread_number_.store(0);
-  asleep_.store(false);
-  first_thread_ended_.store(false);
+  at_work_.store(false);
 }
 
 }  // namespace ashlar

@@ -7,9 +7,10 @@
 //          A process of one thread does it in its own slow paths, a millisecond at a time. Once a
 //          second thread allocates, a thread of ours does it for all; it freezes one lane after the
 //          other and does what the owner would (thread_cache: Frozen, tend_lane). When two passes
-//          in a row find nothing to do, it sleeps until a slow path wakes it.
+//          in a row find nothing to do and no slow path was taken, it sleeps until one is.
 // Thread:  called "ashlar", takes no signals, is not there after fork (the child starts its own),
-//          ends at exit, and when the program's own threads have ended.
+//          ends at exit, when the process's first thread ends without it, and when the program
+//          locks itself in (seccomp). Slow paths do the work then.
 // Threads: any.
 #pragma once
 
@@ -23,6 +24,10 @@ class Maintenance {
  public:
   constexpr Maintenance() = default;
 
+  // From every slow path: the thread looks again, and wakes up for it.
+  void notice_activity() {
+    if (watch_.load(std::memory_order_relaxed) != Watch::stirred) stir();  // a late look is enough
+  }
   // From slow paths of `lane`, which may be null. Reads a coarse clock; mostly that is all.
   void tick(Lane* lane);
   // Gives back all that can be given back now. True if memory went to the kernel.
@@ -34,17 +39,23 @@ class Maintenance {
   void start_thread();
   // At exit: the thread ends, or will not be in our way.
   void stop_thread();
-  // The calling thread ends; if it is the process's first one, ours must not be the last.
+  // The calling thread ends. If it is the process's first one, the last one to end ends the
+  // process, with its own stack and signals; that must not be ours.
   void notice_thread_exit();
   void after_fork_in_child();
 
  private:
   enum class Thread : std::uint32_t { none, runs, stopped };
+  // What happened since the last pass began: a slow path, none, or none and the thread sleeps.
+  enum class Watch : std::uint32_t { stirred, still, asleep };
 
   static void* thread_main(void*);
   void run();
-  Bytes pass();
-  Bytes tend_lanes(Arena::Purge which);
+  void stir();
+  bool pass();
+  bool tend_lanes(Arena::Purge which, Bytes& bytes);
+  bool may_run() const;
+  void pause();
   void tick_lane(Lane& lane, std::uint64_t now);
   Bytes allowance() const;
   bool is_sawtooth(std::uint64_t now, std::uint32_t dirty);
@@ -59,10 +70,9 @@ class Maintenance {
   Owned<Bytes> kept_for_sawtooth_;             // lock: purging_; a hint to others
   std::atomic<Thread> thread_ = Thread::none;  // atomic: any → any
   std::atomic<std::uint32_t> wakeups_ = 0;     // atomic: counts; the thread sleeps on it
-  std::atomic<bool> asleep_ = false;           // atomic: thread → slow paths; until woken
-  std::atomic<bool> first_thread_ended_ = false;  // atomic: that thread → ours
-  bool was_sandboxed_ = false;                    // const since start()
-  std::atomic<std::uint32_t> thread_number_ = 0;  // atomic: ours → stop_thread; 0: it ended
+  std::atomic<Watch> watch_ = Watch::stirred;  // atomic: thread ↔ slow paths
+  bool was_sandboxed_ = false;                 // const since start()
+  std::atomic<bool> at_work_ = false;          // atomic: thread → stop_thread
 };
 
 extern constinit Maintenance maintenance;

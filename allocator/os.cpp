@@ -4,8 +4,6 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
-#include <dirent.h>
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <sys/auxv.h>
@@ -236,38 +234,6 @@ std::uint32_t thread_number() { return static_cast<std::uint32_t>(::syscall(SYS_
 bool is_sandboxed() {
   KeepErrno keep;
   return ::syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) > 0;
-}
-
-// A first thread that ended stays as a zombie until the others have ended too, so exactly two
-// directories are left, and one of them says so.
-bool is_last_thread() {
-  KeepErrno keep;
-  const long tasks =
-      ::syscall(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (tasks < 0) return false;
-  alignas(8) char buffer[512];
-  unsigned threads = 0;
-  bool zombie = false;
-  for (long got; (got = ::syscall(SYS_getdents64, tasks, buffer, sizeof buffer)) > 0;) {
-    for (long at = 0; at < got;) {
-      const auto* const entry = reinterpret_cast<const dirent64*>(buffer + at);
-      at += entry->d_reclen;
-      if (entry->d_name[0] == '.') continue;
-      threads++;
-    }
-  }
-  ::syscall(SYS_close, tasks);
-  const long stat = ::syscall(SYS_openat, AT_FDCWD, "/proc/self/stat", O_RDONLY | O_CLOEXEC);
-  if (stat < 0) return false;
-  const long length = ::syscall(SYS_read, stat, buffer, sizeof buffer);
-  ::syscall(SYS_close, stat);
-  // "pid (name) state …", and the name may hold anything.
-  for (long i = length - 3; i > 0; i--) {
-    if (buffer[i] != ')') continue;
-    zombie = buffer[i + 2] == 'Z';
-    break;
-  }
-  return zombie && threads <= 2;
 }
 
 void pause() {

@@ -78,9 +78,6 @@ void name_thread(const char* name);
 std::uint32_t thread_number();
 // Whether system calls are filtered (seccomp).
 bool is_sandboxed();
-// Whether the process's first thread has ended and only the calling one is left. False where
-// /proc cannot be read.
-bool is_last_thread();
 
 std::uint64_t now_ms();  // monotonic, coarse: some ms of grain, some ns of cost
 

@@ -191,6 +191,7 @@ void flush_oldest_large(Lane& lane) {
 constexpr std::uint32_t kSlowCallsPerTick = 16;
 
 void tick(Lane& lane) {
+  maintenance.notice_activity();
   if (++lane.slow_calls % kSlowCallsPerTick != 0) return;
   enforce_budget(lane);
   maintenance.tick(&lane);
@@ -341,6 +342,7 @@ bool keep_recent_large(void* p) {
   if (lane == nullptr) return false;
   const Bytes bytes = bytes_of(arena.buddy().pages_at(arena.page_of(p)));
   if (bytes > LargeCache::kMostBytes / 2) return false;
+  maintenance.notice_activity();
   Entered entered(*lane);
   if (!arena.change_kind(p, BlockKind::large, BlockKind::cached)) return false;
   LargeCache& cache = lane->large;
@@ -419,7 +421,8 @@ std::uint32_t reclaim(Lane& lane, ClassIndex c, Stack base, Stack top) {
 // ours up to its top. Of `take`, words are set to null first; then, after a barrier, the owner's
 // top is behind all that it has read before: what lies more than one below is ours, and the rest
 // is put back. (The bottom of a work-stealing deque, with the kernel's barrier for the thief's.)
-void reclaim_magazine(Lane& lane, ClassIndex c) {
+// True if there was anything to take.
+bool reclaim_magazine(Lane& lane, ClassIndex c) {
   constexpr std::ptrdiff_t kBlock = 256;
   Magazine& m = lane.magazine[c.v];
   std::uint32_t reclaimed = reclaim(lane, c, m.give_base, m.give.acquire());
@@ -447,22 +450,24 @@ void reclaim_magazine(Lane& lane, ClassIndex c) {
     at += count;
   }
   m.reclaimed = m.reclaimed + reclaimed;
+  return reclaimed != 0;
 }
 
 }  // namespace
 
-void tend_lane(Lane& lane, bool all) {
+bool tend_lane(Lane& lane, bool all) {
   const std::uint64_t now = activity(lane);
-  const bool idle = all || now == lane.seen;
+  bool changed = now != lane.seen;
   lane.seen = now;
-  if (idle) {
+  if (all || !changed) {
     for (std::uint32_t c = 0; c < kClassCount; c++) {
-      if (lane.magazine[c].count() != 0) reclaim_magazine(lane, ClassIndex{c});
+      if (lane.magazine[c].count() != 0) changed |= reclaim_magazine(lane, ClassIndex{c});
     }
+    changed |= lane.large.count != 0 || lane.remote_count != 0;
     while (lane.large.count != 0) flush_oldest_large(lane);
     flush_remote(lane);
   }
-  arena.drain_inbox(lane.slabs);
+  return arena.drain_inbox(lane.slabs) || changed;
 }
 
 void recover_frozen(Lane& lane) {

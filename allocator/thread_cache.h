@@ -236,8 +236,8 @@ void flush_lane(Lane& lane);
 void trim_lane(Lane& lane);
 // Does for a frozen lane what its owner, who may be asleep, does not: takes over remote frees and,
 // when nothing happened there since the last call (or with `all`), gives back what it keeps at
-// hand.
-void tend_lane(Lane& lane, bool all);
+// hand. True: something changed there since the last call, or does now; look again.
+bool tend_lane(Lane& lane, bool all);
 // A lane's first state, in zeroed memory inside the arena.
 void init_lane(Lane& lane);
 // After Arena::recover_lane: takes over what the stacks hold, if they can be believed.
