@@ -240,8 +240,11 @@ class Run {
     // Pages of a file stay when one process lets go of them.
     if (views_.count() != 1) return;
     const bool all = random_.chance(30);
-    trace.step("purge%s", all ? ", all" : "");
-    any().purge(all ? Arena::Purge::at_once : Arena::Purge::aged);
+    trace.step("purge free pages and a lane's slabs%s", all ? ", all" : "");
+    const auto which = all ? Arena::Purge::at_once : Arena::Purge::aged;
+    any().purge(which);
+    const std::uint32_t lane = random_.below(shape_.lanes);
+    any().purge_slabs(lane_in(any(), lane), which);
   }
 
   // The lane's owner died; what it kept in its lists is anything.
@@ -258,6 +261,7 @@ class Run {
       d.next = random_.below(1000);
       d.prev = random_.below(1000);
       d.list = static_cast<std::uint8_t>(random_.below(9));
+      d.holes = random_.next();
     });
     std::memset(lane.nonempty, 0xa5, sizeof lane.nonempty);
     std::memset(lane.head, 0x5a, sizeof lane.head);

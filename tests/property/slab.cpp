@@ -64,6 +64,15 @@ void run(ClassIndex c, Random& random) {
       trace.step("class %u: drain", c.v);
       REQUIRE(slab.drain_remote() == count(Slot::freed_by_others));
       std::replace(model.begin(), model.end(), Slot::freed_by_others, Slot::free);
+    } else if (what < 99) {
+      trace.step("class %u: empty pages become holes", c.v);
+      descriptor.holes = slab.empty_pages();
+      for (std::uint32_t slot = 0; slot < info.capacity; slot++) {
+        const auto first = static_cast<unsigned>(slot * info.slot_bytes / kPageBytes);
+        const auto end = static_cast<unsigned>(divide_up((slot + 1) * info.slot_bytes, kPageBytes));
+        const bool in_hole = (descriptor.holes & bit_range(first, end - first)) != 0;
+        REQUIRE((!in_hole || model[slot] == Slot::free));
+      }
     } else {
       trace.step("class %u: recount", c.v);
       descriptor.used = random.below(5000);

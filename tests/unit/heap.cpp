@@ -19,6 +19,9 @@ namespace {
 
 constexpr ClassIndex kSmall = class_for(64);
 
+// The tests do themselves what the maintenance thread would, and change options that it reads.
+[[maybe_unused]] const auto no_thread = options.background = kBackgroundNever;
+
 std::vector<void*> take(ClassIndex c, std::size_t count) {
   std::vector<void*> slots(count);
   for (void*& slot : slots) slot = take_slot(c);
