@@ -128,7 +128,12 @@ void Heap::release_lane_of_this_thread() {
   maintenance.notice_thread_exit();
   Lane* const lane = this_lane();
   if (lane == &no_lane) return;
-  flush_lane(*lane);
+  // What it keeps at hand is for the next thread, if somebody sees to it that it is not for ever.
+  if (maintenance.thread_runs()) {
+    flush_remote_frees(*lane);
+  } else {
+    flush_lane(*lane);
+  }
   set_this_lane(no_lane);
   pool_lock_.lock();
   lane->leased = false;
@@ -138,14 +143,12 @@ void Heap::release_lane_of_this_thread() {
 }
 
 // Takes over what was freed into the slabs of pooled lanes and of the shared one, which nobody
-// else looks at.
+// else looks at, and what pooled lanes keep at hand.
 bool Heap::drain_pool() {
   bool any = false;
   pool_lock_.lock();
   for (Lane* lane = pool_; lane != nullptr; lane = lane->next_pooled) {
-    if (lane->orphaned) continue;
-    Entered entered(*lane);
-    any |= arena.drain_inbox(lane->slabs);
+    if (!lane->orphaned) any |= flush_lane(*lane);
   }
   pool_lock_.unlock();
   shared_lock_.lock();

@@ -64,7 +64,7 @@ std::uint32_t Maintenance::half_period_ms() const {
 void Maintenance::tick(Lane* lane) {
   if (options.purge_ms < 0) return;
   // relaxed: a late look does no harm
-  if (thread_.load(std::memory_order_relaxed) == Thread::runs) return notice_activity();
+  if (thread_runs()) return notice_activity();
   const std::uint64_t now = os::now_ms();
   if (lane != nullptr) tick_lane(*lane, now);
   const std::uint32_t dirty = arena.buddy().dirty_pages();

@@ -33,6 +33,9 @@ class Maintenance {
   // Gives back all that can be given back now. True if memory went to the kernel.
   bool trim();
 
+  // Whether lanes whose threads sleep or are gone are looked after.
+  bool thread_runs() const { return thread_.load(std::memory_order_relaxed) == Thread::runs; }
+
   // From the library's constructor.
   void start();
   // Starts the thread unless it runs or may not. The caller is in none of our critical sections.

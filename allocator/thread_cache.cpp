@@ -21,7 +21,12 @@ constexpr std::uint32_t kMostSlots = 1024;
 constexpr std::uint32_t kLeastSlots = 4;
 constexpr Bytes kMostBytes = 64 * kKiB;
 // Stacks below this, those of the larger classes, grow also when they are exchanged.
-constexpr std::uint32_t kBriskSlots = 16;
+constexpr std::uint32_t kBriskSlots = 8;
+
+// Of these classes nothing is in `take`. Whoever reclaims a stack leaves its top there, for the
+// owner may be just about to pop it; of large slots that would be too much in all. From `give` only
+// slow paths pop.
+constexpr bool is_coarse(ClassIndex c) { return size_class(c).slab_bytes > kUnitBytes; }
 
 constexpr std::uint32_t slots_in(Bytes bytes, const SizeClass& c) {
   const auto fit = static_cast<std::uint32_t>(bytes / c.slot_bytes);
@@ -77,17 +82,20 @@ void init_magazines(Lane& lane) {
   }
 }
 
-// Before a slow path believes the stacks' bounds: null words are slots that were reclaimed.
-void settle(Magazine& m) {
-  if (m.reclaimed == 0) [[likely]]
-    return;
+[[gnu::noinline, gnu::cold]] void settle_slow(Magazine& m) {
   void* const reclaimed = nullptr;
   m.take = std::remove(static_cast<Stack>(m.take_base), static_cast<Stack>(m.take), reclaimed);
   m.give = std::remove(static_cast<Stack>(m.give_base), static_cast<Stack>(m.give), reclaimed);
   m.reclaimed = 0;
 }
 
-void exchange_stacks(Magazine& m) {
+// Before a slow path believes the stacks' bounds: null words are slots that were reclaimed.
+inline void settle(Magazine& m) {
+  if (m.reclaimed != 0) [[unlikely]]
+    settle_slow(m);
+}
+
+inline void exchange_stacks(Magazine& m) {
   const Stack top = m.take;
   const Stack base = m.take_base;
   m.take = m.give;
@@ -198,24 +206,22 @@ void tick(Lane& lane) {
 }
 
 // Both stacks are dry.
-[[gnu::noinline]] void* refill_slow(ClassIndex c) {
-  Lane* const lane = heap.lane_for_this_thread();
-  if (lane == nullptr) return heap.take_shared(c);
-  Busy busy(*lane);
-  tick(*lane);
-  if (lane->lost_notifications) {
-    lane->lost_notifications = false;
-    arena.drain_slabs(lane->slabs);
+[[gnu::noinline]] void* refill_slow(Lane& lane, ClassIndex c) {
+  tick(lane);
+  if (lane.lost_notifications) {
+    lane.lost_notifications = false;
+    arena.drain_slabs(lane.slabs);
   }
-  grow_magazine(*lane, c);
-  Magazine& m = lane->magazine[c.v];
+  grow_magazine(lane, c);
+  Magazine& m = lane.magazine[c.v];
   m.used = true;
   for (;;) {
     const std::uint32_t seen = arena.chunks();
-    const std::uint32_t taken = arena.take_slots(lane->slabs, c, m.take_base, m.capacity);
+    const Stack base = is_coarse(c) ? m.give_base : m.take_base;
+    const std::uint32_t taken = arena.take_slots(lane.slabs, c, base, m.capacity);
     if (taken != 0) {
-      m.take = m.take_base + taken - 1;
-      return m.take_base[taken - 1];
+      (is_coarse(c) ? m.give : m.take) = base + taken - 1;
+      return base[taken - 1];
     }
     const PageCount slab = pages_for(size_class(c).slab_bytes);
     if (!heap.make_room(seen, slab, bytes_of(slab))) {
@@ -233,6 +239,11 @@ void tick(Lane& lane) {
   settle(m);
   m.used = true;
   if (m.give != m.give_end) return;
+  if (is_coarse(c)) {
+    flush_stack(lane, c, m.give_base, m.give);
+    m.give = m.give_base;
+    return grow_magazine(lane, c);
+  }
   if (m.take != m.take_base || m.capacity == 0) {
     const Stack top = m.take;
     m.take = m.take_base;
@@ -263,23 +274,27 @@ constinit Lane no_lane;
 constinit thread_local std::ptrdiff_t t_lane_distance = 0;
 
 void* take_slow(ClassIndex c) {
-  Lane& lane = *this_lane();
-  if (&lane != &no_lane) {
-    Busy busy(lane);
-    Magazine& m = lane.magazine[c.v];
-    settle(m);
-    if (m.take == m.take_base && m.give != m.give_base) {
-      m.used = true;
-      exchange_stacks(m);
-      if (m.capacity < kBriskSlots) grow_magazine(lane, c);
-    }
-    if (m.take != m.take_base) {
-      const Stack top = m.take;
-      m.take = top - 1;
-      return top[-1];
-    }
+  // A lane that another thread had before may bring full stacks.
+  Lane* const lane = heap.lane_for_this_thread();
+  if (lane == nullptr) return heap.take_shared(c);
+  Busy busy(*lane);
+  Magazine& m = lane->magazine[c.v];
+  settle(m);
+  if (is_coarse(c)) {
+    if (m.give == m.give_base) return refill_slow(*lane, c);
+    const Stack top = m.give;
+    m.give = top - 1;
+    return top[-1];
   }
-  return refill_slow(c);
+  if (m.take == m.take_base && m.give != m.give_base) {
+    m.used = true;
+    exchange_stacks(m);
+    if (m.capacity < kBriskSlots) grow_magazine(*lane, c);
+  }
+  if (m.take == m.take_base) return refill_slow(*lane, c);
+  const Stack top = m.take;
+  m.take = top - 1;
+  return top[-1];
 }
 
 void give_slow(void* p, const char* caller) {
@@ -310,14 +325,6 @@ void give_slow(void* p, const char* caller) {
   const Stack top = m.give;
   *top = p;
   m.give.publish(top + 1);
-}
-
-Bytes slot_bytes_at(const void* p, UnitEntry entry) {
-  if (entry.is_mosaic()) return arena.mosaic_of(p).bytes_at(p);
-  const SizeClass& info = size_class(entry.size_class());
-  const auto address = reinterpret_cast<std::uintptr_t>(p);
-  const auto offset = static_cast<std::uint32_t>(address) & (info.slab_bytes - 1);
-  return is_slot_start(offset, info.magic) ? info.slot_bytes : 0;
 }
 
 void* take_recent_large(PageCount pages) {
@@ -363,12 +370,21 @@ void init_lane(Lane& lane) {
   init_magazines(lane);
 }
 
-void flush_lane(Lane& lane) {
+bool flush_lane(Lane& lane) {
   Busy busy(lane);
-  for (std::uint32_t c = 0; c < kClassCount; c++) flush_magazine(lane, ClassIndex{c});
+  bool any = lane.large.count != 0 || lane.remote_count != 0;
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    any |= lane.magazine[c].count() != 0;
+    flush_magazine(lane, ClassIndex{c});
+  }
   while (lane.large.count != 0) flush_oldest_large(lane);
   flush_remote(lane);
-  arena.drain_inbox(lane.slabs);
+  return arena.drain_inbox(lane.slabs) || any;
+}
+
+void flush_remote_frees(Lane& lane) {
+  Busy busy(lane);
+  flush_remote(lane);
 }
 
 void trim_lane(Lane& lane) {
@@ -485,14 +501,14 @@ void recover_frozen(Lane& lane) {
   arena.recover_lane(lane.slabs);
 }
 
-void Entered::wait_slow() {
+void Entered::wait_slow(Lane& lane) {
   do {
-    lane_.entered.store(false, std::memory_order_release);  // pairs with: Frozen
-    if (lane_.frozen.lock()) recover_frozen(lane_);
-    lane_.frozen.unlock();
-    lane_.entered.store(true, std::memory_order_relaxed);
+    lane.entered.store(false, std::memory_order_release);  // pairs with: Frozen
+    if (lane.frozen.lock()) recover_frozen(lane);
+    lane.frozen.unlock();
+    lane.entered.store(true, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_seq_cst);
-  } while (lane_.frozen.is_held());
+  } while (lane.frozen.is_held());
 }
 
 void recover_magazines(Lane& lane) {

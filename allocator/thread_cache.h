@@ -131,9 +131,9 @@ class Entered {
     // The other half of the barrier is in Frozen.
     std::atomic_signal_fence(std::memory_order_seq_cst);
     if (!nested_ && lane_.frozen.is_held()) [[unlikely]]
-      wait_slow();
+      wait_slow(lane_);
   }
-  [[gnu::noinline, gnu::cold]] void wait_slow();
+  [[gnu::noinline, gnu::cold]] static void wait_slow(Lane& lane);
 
   Lane& lane_;
   bool nested_;
@@ -220,7 +220,14 @@ inline void give_slot(void* p, const char* caller = "free") {
 }
 
 // The bytes of the slot that starts at p, where the entry says that slots are; 0: none does.
-Bytes slot_bytes_at(const void* p, UnitEntry entry);
+inline Bytes slot_bytes_at(const void* p, UnitEntry entry) {
+  if (entry.is_mosaic()) [[unlikely]]
+    return arena.mosaic_of(p).bytes_at(p);
+  const SizeClass& info = size_class(entry.size_class());
+  const auto address = reinterpret_cast<std::uintptr_t>(p);
+  const auto offset = static_cast<std::uint32_t>(address) & (info.slab_bytes - 1);
+  return is_slot_start(offset, info.magic) ? info.slot_bytes : 0;
+}
 
 // A large block of exactly that many pages that this thread freed lately, or null.
 void* take_recent_large(PageCount pages);
@@ -230,8 +237,11 @@ bool keep_recent_large(void* p);
 // Says on stderr why p cannot be given back (or resized, or measured), and aborts.
 [[noreturn, gnu::cold]] void reject(const void* p, const char* caller);
 
-// Gives everything in the lane's magazines back to its slabs, and its remote frees to theirs.
-void flush_lane(Lane& lane);
+// Gives everything in the lane's magazines back to its slabs, and its remote frees to theirs. True
+// if there was anything.
+bool flush_lane(Lane& lane);
+// The remote frees alone.
+void flush_remote_frees(Lane& lane);
 // The same for magazines that had nothing to do since the last call.
 void trim_lane(Lane& lane);
 // Does for a frozen lane what its owner, who may be asleep, does not: takes over remote frees and,
