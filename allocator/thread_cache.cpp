@@ -42,32 +42,10 @@ consteval Bytes most_stack_bytes() {
 }
 static_assert(sizeof(Lane) + most_stack_bytes() <= bytes_of(kLanePages));
 
-// While stacks or the large cache change: a child that is forked meanwhile does not believe them.
-class Changing {
+// A slow path that changes stacks: a child that is forked meanwhile does not believe them.
+class Busy : Entered {
  public:
-  explicit Changing(Lane& lane)
-      : lane_(lane), before_(lane.busy.load(std::memory_order_relaxed)) {  // own write
-    lane_.busy.store(true, std::memory_order_relaxed);  // fork is the only reader
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-  }
-  ~Changing() {
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    lane_.busy.store(before_, std::memory_order_relaxed);
-  }
-
- private:
-  Lane& lane_;
-  bool before_;
-};
-
-// A slow path of the owner that changes stacks.
-class Busy {
- public:
-  explicit Busy(Lane& lane) : entered_(lane), changing_(lane) {}
-
- private:
-  Entered entered_;
-  Changing changing_;
+  explicit Busy(Lane& lane) : Entered(lane, OwnerState::changing) {}
 };
 
 void init_magazines(Lane& lane) {
@@ -75,6 +53,7 @@ void init_magazines(Lane& lane) {
   lane.remote_count = 0;
   lane.large.count = 0;
   lane.large.bytes = 0;
+  lane.large.shifting = false;
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     Magazine* const m = new (&lane.magazine[c]) Magazine;
     m->magic = kSizeClasses[c].magic;
@@ -181,12 +160,15 @@ void* remove_large(Lane& lane, std::uint32_t i) {
     cache.count = count;
     return p;
   }
-  Changing changing(lane);
+  cache.shifting = true;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
   for (; i < count; i++) {
     cache.block[i] = cache.block[i + 1];
     cache.pages[i] = cache.pages[i + 1];
   }
   cache.count = count;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  cache.shifting = false;
   return p;
 }
 
@@ -497,16 +479,17 @@ void recover_frozen(Lane& lane) {
   }
   lane.large.count = 0;
   lane.large.bytes = 0;
+  lane.large.shifting = false;
   lane.remote_count = 0;
   arena.recover_lane(lane.slabs);
 }
 
-void Entered::wait_slow(Lane& lane) {
+void Entered::wait_slow(Lane& lane, OwnerState state) {
   do {
-    lane.entered.store(false, std::memory_order_release);  // pairs with: Frozen
+    lane.owner.store(OwnerState::outside, std::memory_order_release);  // pairs with: Frozen
     if (lane.frozen.lock()) recover_frozen(lane);
     lane.frozen.unlock();
-    lane.entered.store(true, std::memory_order_relaxed);
+    lane.owner.store(state, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_seq_cst);
   } while (lane.frozen.is_held());
 }
@@ -518,17 +501,16 @@ void recover_magazines(Lane& lane) {
       if (arena.locate(*base).kind == Place::Kind::slot) arena.give_slots(lane.slabs, c, base, 1);
     }
   };
-  if (!lane.busy) {
+  if (lane.owner != OwnerState::changing) {
     for (std::uint32_t c = 0; c < kClassCount; c++) {
       const Magazine& m = lane.magazine[c];
       rescue(ClassIndex{c}, m.take_base, m.take);
       rescue(ClassIndex{c}, m.give_base, m.give);
     }
-    while (lane.large.count != 0) flush_oldest_large(lane);
+    while (!lane.large.shifting && lane.large.count != 0) flush_oldest_large(lane);
     flush_remote(lane);
   }
-  lane.busy = false;
-  lane.entered = false;
+  lane.owner = OwnerState::outside;
   init_magazines(lane);
 }
 

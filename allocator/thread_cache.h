@@ -25,7 +25,7 @@
 //          The owner pays a load for that, as the kernel supplies the barrier (membarrier). Slots
 //          at the bottom of a stack can be taken even then, see reclaim_magazines().
 // Fork:    one store commits each push and pop; a lane whose owner died inside a slow path has
-//          `busy` set, and its stacks are not believed.
+//          the state `changing`, and its stacks are not believed.
 // Not here: who gets which lane (heap).
 #pragma once
 
@@ -72,8 +72,12 @@ struct LargeCache {
   Owned<std::uint32_t> pages[kBlocks];  // owner → reports
   Owned<std::uint32_t> count;           // owner → reports
   Bytes bytes = 0;                      // owner: of all blocks
+  Owned<bool> shifting;                 // owner, or who froze the lane → a forked child
   bool used = false;                    // owner: since the last trim
 };
+
+// Where a lane's owner is: on no slow path, on one, or on one that changes the stacks.
+enum class OwnerState : std::uint8_t { outside, inside, changing };
 
 struct alignas(kPageBytes) Lane {
   static constexpr std::uint32_t kRemoteSlots = 256;
@@ -87,8 +91,7 @@ struct alignas(kPageBytes) Lane {
   bool leased = false;          // lock: Heap::pool_lock_
   std::atomic<bool> orphaned =
       false;  // atomic: fork → who leases it; its owner died, see recover()
-  std::atomic<bool> entered = false;  // atomic: owner → who wants to freeze the lane
-  std::atomic<bool> busy = false;     // atomic: owner → a forked child; stacks are being changed
+  std::atomic<OwnerState> owner = OwnerState::outside;  // atomic: owner → who freezes, or recovers
   Lock frozen;                        // held by whoever works on the lane instead of its owner
   std::uint64_t seen = 0;             // lock: frozen; what activity() was at the last look
   bool lost_notifications = false;    // owner: a fork emptied the inbox, see refill_slow()
@@ -118,25 +121,22 @@ inline constexpr PageCount kLanePages{104};
 // The owner is in a slow path: others keep away until it has left.
 class Entered {
  public:
-  explicit Entered(Lane& lane)
-      : lane_(lane), nested_(lane.entered.load(std::memory_order_relaxed)) {  // own write
-    enter();
+  explicit Entered(Lane& lane, OwnerState state = OwnerState::inside)
+      : lane_(lane), before_(lane.owner.load(std::memory_order_relaxed)) {  // own write
+    lane.owner.store(before_ > state ? before_ : state, std::memory_order_relaxed);
+    // The other half of the barrier is in Frozen.
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    if (before_ == OwnerState::outside && lane.frozen.is_held()) [[unlikely]]
+      wait_slow(lane, state);
   }
-  ~Entered() { lane_.entered.store(nested_, std::memory_order_release); }  // pairs with: Frozen
+  ~Entered() { lane_.owner.store(before_, std::memory_order_release); }  // pairs with: Frozen
   Entered(const Entered&) = delete;
 
  private:
-  void enter() {
-    lane_.entered.store(true, std::memory_order_relaxed);
-    // The other half of the barrier is in Frozen.
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    if (!nested_ && lane_.frozen.is_held()) [[unlikely]]
-      wait_slow(lane_);
-  }
-  [[gnu::noinline, gnu::cold]] static void wait_slow(Lane& lane);
+  [[gnu::noinline, gnu::cold]] static void wait_slow(Lane& lane, OwnerState state);
 
   Lane& lane_;
-  bool nested_;
+  OwnerState before_;
 };
 
 // Keeps the owner out of its slow paths for as long as this lives. False: it is in one, or the
@@ -145,8 +145,9 @@ class Frozen {
  public:
   explicit Frozen(Lane& lane) : lane_(lane), held_(lane.frozen.try_lock()) {
     if (!held_) return;
-    // pairs with: Entered. Either the owner sees `frozen` now, or we see `entered`.
-    held_ = os::barrier_in_all_threads() && !lane.entered.load(std::memory_order_acquire);
+    // pairs with: Entered. Either the owner sees `frozen` now, or we see that it is inside.
+    held_ = os::barrier_in_all_threads() &&
+            lane.owner.load(std::memory_order_acquire) == OwnerState::outside;
     if (!held_) lane.frozen.unlock();
   }
   ~Frozen() {
