@@ -165,6 +165,7 @@ class Arena {
   void for_each_mosaic(Visit&& visit) const;
   const Buddy& buddy() const { return buddy_; }
   std::byte* data() const { return data_; }
+  const std::byte* region_base() const { return region_.base; }
   Bytes data_bytes() const { return data_bytes_.load(std::memory_order_relaxed); }  // only grows
   // Bytes of metadata that are committed.
   Bytes metadata_bytes() const;

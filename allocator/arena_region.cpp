@@ -1,49 +1,16 @@
 // SPDX-License-Identifier: MIT
 // How an arena lies in its region: making it and growing it.
-#include "arena.h"
+#include "arena_layout.h"
 
 namespace ashlar {
 
-struct ArenaHeader {
-  std::uint64_t magic;                // const
-  std::uint32_t version;              // const
-  std::uint32_t max_chunks;           // const
-  std::atomic<std::uint32_t> chunks;  // atomic: who grows the arena → all
-  alignas(kCacheLineBytes) PageTotals totals;
-};
-
 namespace {
-
-constexpr std::uint64_t kMagic = 0x31'72'61'6c'68'73'61;  // "ashlar1", read backwards
-constexpr std::uint32_t kVersion = 1;
-
-// Where things are in a region of that many chunks.
-struct Geometry {
-  Bytes table;
-  Bytes summaries;
-  Bytes meta;
-  Bytes data;
-
-  static constexpr Bytes kTableBytesPerChunk = kUnitsPerChunk * sizeof(std::uint64_t);
-  static constexpr Bytes kSummaryBytesPerChunk = sizeof(std::uint32_t);
-
-  explicit constexpr Geometry(std::uint32_t chunks)
-      : table(kPageBytes),
-        summaries(align_up(table + chunks * kTableBytesPerChunk, kPageBytes)),
-        meta(align_up(summaries + chunks * kSummaryBytesPerChunk, kPageBytes)),
-        data(align_up(meta + chunks * sizeof(ChunkMeta), kChunkBytes)) {}
-
-  constexpr Bytes bytes(std::uint32_t chunks) const { return data + Bytes{chunks} * kChunkBytes; }
-};
-
-// Pages are counted in 32 bits, kNone is not a page.
-constexpr std::uint32_t kChunkLimit = kNone / kPagesPerChunk;
 
 std::uint32_t chunks_in(Bytes region_bytes) {
   constexpr Bytes kBytesPerChunk = kChunkBytes + sizeof(ChunkMeta) + Geometry::kTableBytesPerChunk +
                                    Geometry::kSummaryBytesPerChunk;
   const Bytes estimate = region_bytes / kBytesPerChunk;
-  auto chunks = static_cast<std::uint32_t>(estimate < kChunkLimit ? estimate : kChunkLimit);
+  auto chunks = static_cast<std::uint32_t>(estimate < Geometry::kChunkLimit ? estimate : Geometry::kChunkLimit);
   while (chunks > 0 && Geometry(chunks).bytes(chunks) > region_bytes) chunks--;
   return chunks;
 }
@@ -85,8 +52,8 @@ os::Commit Arena::create(const os::Region& region) {
   const os::Commit committed = region.commit(0, kPageBytes);
   if (committed != os::Commit::done) return committed;
   auto* const header = reinterpret_cast<ArenaHeader*>(region.base);
-  header->magic = kMagic;
-  header->version = kVersion;
+  header->magic = ArenaHeader::kMagic;
+  header->version = ArenaHeader::kVersion;
   header->max_chunks = max_chunks;
   header->chunks.store(0);
   attach(region);
@@ -96,7 +63,7 @@ os::Commit Arena::create(const os::Region& region) {
 void Arena::attach(const os::Region& region) {
   region_ = region;
   header_ = reinterpret_cast<ArenaHeader*>(region.base);
-  ASHLAR_ASSERT(header_->magic == kMagic && header_->version == kVersion);
+  ASHLAR_ASSERT(header_->magic == ArenaHeader::kMagic && header_->version == ArenaHeader::kVersion);
   const Geometry at(header_->max_chunks);
   units_ = UnitTable{reinterpret_cast<std::atomic<std::uint64_t>*>(region.base + at.table)};
   meta_ = reinterpret_cast<ChunkMeta*>(region.base + at.meta);

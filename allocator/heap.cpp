@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "maintenance.h"
+#include "root.h"
 
 namespace ashlar {
 
@@ -53,6 +54,7 @@ bool Heap::ensure_arena() {
     std::atomic<std::uint32_t>* const marker = os::map_fork_marker();
     if (marker != nullptr) marker->store(1);
     Lock::watch(marker);
+    ashlar_root.region.store(arena.region_base());
     ready_.store(true, std::memory_order_release);  // pairs with: the load above
   }
   create_lock_.unlock();

@@ -11,6 +11,7 @@
 #include "bits.h"
 #include "heap.h"
 #include "options.h"
+#include "root.h"
 
 namespace ashlar {
 
@@ -62,6 +63,7 @@ std::uint32_t Maintenance::half_period_ms() const {
 }
 
 void Maintenance::tick(Lane* lane) {
+  answer_requests();
   if (options.purge_ms < 0) return;
   // relaxed: a late look does no harm
   if (thread_runs()) return notice_activity();
@@ -150,6 +152,18 @@ bool Maintenance::trim() {
   Bytes bytes = 0;
   tend_lanes(Arena::Purge::at_once, bytes);
   return arena.purge(Arena::Purge::at_once) + bytes != 0;
+}
+
+// What a tool outside has left in the root. One thread answers; the others see it done, or somebody
+// purging.
+void Maintenance::answer_requests() {
+  const std::uint32_t wanted = ashlar_root.trim_wanted.load(std::memory_order_relaxed);  // or later
+  if (wanted == ashlar_root.trim_done.load(std::memory_order_relaxed)) [[likely]]
+    return;
+  if (purging_.exchange(true)) return;
+  trim();
+  ashlar_root.trim_done.store(wanted);
+  purging_.store(false);
 }
 
 // --- one pass -----------------------------------------------------------------------------------
@@ -249,6 +263,7 @@ void Maintenance::run() {
   std::uint32_t seen = wakeups_.load();
   while (thread_.load() == Thread::runs) {
     if (!may_run()) return thread_.store(Thread::stopped);
+    answer_requests();
     if (watch_.exchange(Watch::still) == Watch::stirred) quiet_passes = 0;
     quiet_passes = pass() ? 0 : quiet_passes + 1;
     Watch still = Watch::still;

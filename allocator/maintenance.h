@@ -55,6 +55,7 @@ class Maintenance {
   static void* thread_main(void*);
   void run();
   void stir();
+  void answer_requests();
   bool pass();
   bool tend_lanes(Arena::Purge which, Bytes& bytes);
   bool may_run() const;

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+// capture: finds the heap of a target and takes a snapshot of it.
+//
+// What:    find_roots() looks for the allocator's root symbol in the ELF files that the target has
+//          mapped: a preloaded, linked or dlopened library, or the program itself. Where all
+//          symbols were stripped it looks for the root's first word in writable parts of files.
+//          capture() copies the arena's metadata and turns it into a Snapshot.
+// How:     nothing that was read is believed: magic, version and layout are compared, every index
+//          is checked, nothing is followed, and memory is bounded by `Limits`. A slab that changed
+//          while it was read (its count and its bitmap disagree) is read again.
+// Errors:  Error.
+// Threads: one at a time for a target.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "snapshot.h"
+#include "target.h"
+
+namespace ashlar::frag {
+
+struct Limits {
+  std::uint32_t chunks = 1 << 18;                // 512 GiB of heap
+  std::uint64_t bytes = std::uint64_t{2} << 30;  // of the snapshot
+};
+
+// Addresses of roots, a few dozen at most; empty: the target does not run on this allocator.
+std::vector<std::uint64_t> find_roots(Target& target);
+
+// The arena of the root at that address.
+Snapshot capture(Target& target, std::uint64_t root, const Limits& limits = {});
+
+// The arena of the first root that has one.
+Snapshot capture(Target& target, const Limits& limits = {});
+
+}  // namespace ashlar::frag

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+#include "doctor.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include "text.h"
+
+namespace ashlar::frag {
+
+namespace {
+
+class Doctor {
+ public:
+  explicit Doctor(const Snapshot& snapshot) : snapshot_(snapshot), heap_(waterfall(snapshot)) {
+    const auto share =
+        static_cast<std::uint64_t>(kLeastShare * static_cast<double>(heap_.resident));
+    threshold_ = std::max(kLeastBytes, share);
+  }
+
+  std::vector<Finding> examine() {
+    dirty_pages();
+    sparse_slabs();
+    magazines();
+    pending();
+    swapped();
+    metadata();
+    std::ranges::stable_sort(found_, std::ranges::greater(), &Finding::saving);
+    return std::move(found_);
+  }
+
+ private:
+  void find(Finding finding) {
+    if (finding.bytes < threshold_) return;
+    finding.threshold = threshold_;
+    found_.push_back(std::move(finding));
+  }
+
+  void dirty_pages() {
+    const DirtyAge age = dirty_by_age(snapshot_);
+    const std::string period =
+        snapshot_.purge_ms < 0
+            ? "Nothing is given back unasked, as purge_ms is -1."
+            : fmt::format(
+                  "They go back when they were free for purge_ms ({} ms), but only when "
+                  "the program uses the allocator; {} of them are due.",
+                  snapshot_.purge_ms, size_text(age.aged));
+    find({.name = "dirty_pages",
+          .what = fmt::format("{} of free pages are still in memory.", size_text(heap_.dirty)),
+          .bytes = heap_.dirty,
+          .cause = "The program freed them. " + period,
+          .remedy = snapshot_.purge_ms < 0
+                        ? "Set purge_ms, or call malloc_trim(), or run `ashlar trim`."
+                        : "Call malloc_trim() when there is nothing to do, or run `ashlar trim`.",
+          .saving = heap_.dirty});
+  }
+
+  // What is left when the survivors of a class stand close together, in slabs of their own.
+  void sparse_slabs() {
+    std::uint64_t gaps = 0;
+    std::uint64_t saving = 0;
+    std::vector<ClassMetrics> sparse;
+    for (const ClassMetrics& c : classes(snapshot_)) {
+      if (c.slabs < 2 || c.live * 2 > c.slots) continue;
+      const std::uint64_t slots_per_slab = c.slots / c.slabs;
+      const std::uint64_t slab_bytes = c.active / c.slabs;
+      const std::uint64_t needed = (c.live + slots_per_slab - 1) / slots_per_slab * slab_bytes;
+      const std::uint64_t resident = resident_bytes(c.slot_bytes);
+      gaps += c.free;
+      saving += resident > needed ? resident - needed : 0;
+      sparse.push_back(c);
+    }
+    if (sparse.empty()) return;
+    std::ranges::sort(sparse, std::ranges::greater(), &ClassMetrics::free);
+    std::string worst;
+    for (std::size_t i = 0; i < std::min<std::size_t>(sparse.size(), 3); i++) {
+      const ClassMetrics& c = sparse[i];
+      worst += fmt::format("{}{} B ({} of {} slots in use, {} free)", i == 0 ? "" : ", ",
+                           c.slot_bytes, c.live, c.slots, size_text(c.free));
+    }
+    // Bytes that are not resident are no waste.
+    const std::uint64_t bytes = std::min(gaps, saving);
+    find({.name = "sparse_slabs",
+          .what = fmt::format("{} lie free between objects in slabs that are less than half full.",
+                              size_text(bytes)),
+          .bytes = bytes,
+          .cause = fmt::format("The program freed many small objects, and the survivors keep "
+                               "their slabs. Most of it in {} size class{}: {}.",
+                               sparse.size(), sparse.size() == 1 ? "" : "es", worst),
+          .remedy = "Allocate what lives long apart from what does not, or make the survivors anew "
+                    "(as Redis does with activedefrag). New objects of these sizes fill the gaps.",
+          .saving = saving});
+  }
+
+  std::uint64_t resident_bytes(std::uint32_t slot_bytes) const {
+    std::uint64_t bytes = 0;
+    for (const Slab& slab : snapshot_.slabs) {
+      const ClassShape& shape = snapshot_.shape(slab);
+      if (shape.slot_bytes != slot_bytes) continue;
+      for (std::uint32_t p = 0; p < shape.pages(); p++) {
+        bytes += snapshot_.pages[slab.first_page + p].resident ? kPageBytes : 0;
+      }
+    }
+    return bytes;
+  }
+
+  void magazines() {
+    // What is kept at hand lies beside live objects; pages come back only where none is.
+    const EmptyPages empty = empty_pages(snapshot_);
+    std::uint64_t cached_blocks = 0;
+    for (const Page page : snapshot_.pages) {
+      cached_blocks += page.use == PageUse::cached && page.resident ? kPageBytes : 0;
+    }
+    find({.name = "magazines",
+          .what = fmt::format("{} of free memory are kept at hand by {} threads.",
+                              size_text(heap_.magazines), snapshot_.lanes.size()),
+          .bytes = heap_.magazines,
+          .cause = fmt::format("Each thread keeps what it freed last for its next mallocs: up to "
+                               "magazine_kib ({} KiB) of small objects and 2 MiB of large ones. "
+                               "Threads that sleep keep it, too.",
+                               snapshot_.magazine_kib),
+          .remedy = "Lower magazine_kib, or let threads call malloc_trim() before they sleep.",
+          .saving = cached_blocks + (empty.empty - empty.returnable)});
+  }
+
+  void pending() {
+    find({.name = "pending",
+          .what = fmt::format("{} were freed by other threads than allocated them, and wait.",
+                              size_text(heap_.pending)),
+          .bytes = heap_.pending,
+          .cause = "The threads that own these slabs have not allocated since.",
+          .remedy = "Nothing, if they allocate again; they take over all of it then. Otherwise let "
+                    "the threads that allocated these objects call malloc_trim() now and then.",
+          .saving = 0});
+  }
+
+  void swapped() {
+    find({.name = "swapped",
+          .what = fmt::format("{} of the heap are swapped out.", size_text(heap_.swapped)),
+          .bytes = heap_.swapped,
+          .cause = "The machine, or the control group, is short of memory.",
+          .remedy = "Give it more memory, or the heap less work.",
+          .saving = 0});
+  }
+
+  void metadata() {
+    const std::uint64_t usual = heap_.active / 20;
+    if (heap_.metadata <= usual) return;
+    find(
+        {.name = "metadata",
+         .what = fmt::format("The allocator's own data takes {}, {} of what is active.",
+                             size_text(heap_.metadata), percent_text(heap_.metadata, heap_.active)),
+         .bytes = heap_.metadata,
+         .cause = fmt::format("It stays when the heap shrinks, and each of {} threads costs some "
+                              "(those of threads that ended are used again).",
+                              snapshot_.lanes.size()),
+         .remedy = "Fewer threads that allocate at the same time.",
+         .saving = 0});
+  }
+
+  const Snapshot& snapshot_;
+  Waterfall heap_;
+  std::uint64_t threshold_ = 0;
+  std::vector<Finding> found_;
+};
+
+}  // namespace
+
+std::vector<Finding> findings(const Snapshot& snapshot) { return Doctor(snapshot).examine(); }
+
+}  // namespace ashlar::frag

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The tool against programs whose truth is known by construction.
+
+    tool.py TOOL LIBRARY KNOWN KNOWN_STATIC KNOWN_DLOPENED
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from subject import Tool, run_tests, slot_bytes, subject
+
+TOOL, LIBRARY, KNOWN, KNOWN_STATIC, KNOWN_DLOPENED = sys.argv[1:]
+tool = Tool(TOOL)
+
+PAGE = 4096
+COUNT, KEPT_OF_EVERY, LARGE = 60_000, 10, 3_000_000
+
+
+def class_of(report, size):
+    (found,) = [c for c in report["classes"] if c["slot_bytes"] == slot_bytes(size)]
+    return found
+
+
+def known(size=100, count=COUNT, every=KEPT_OF_EVERY, large=LARGE, **how):
+    return subject([KNOWN, size, count, every, large], library=LIBRARY, **how)
+
+
+def numbers_are_exact():
+    """objects, classes, large blocks and the sums are what the program did"""
+    for size in (16, 100, 700, 3000, 20000):
+        count = min(COUNT, 100_000_000 // size)
+        with known(size, count) as one:
+            report = tool.json("report", one.pid)
+        c = class_of(report, size)
+        kept = -(-count // KEPT_OF_EVERY)
+        assert c["live"] == kept, (size, c["live"], kept)
+        table = -(-(count + 1) * 8 // PAGE) * PAGE
+        large = -(-LARGE // PAGE) * PAGE + table
+        assert report["large_bytes"] == large, (report["large_bytes"], large)
+        others = sum(o["live"] * o["slot_bytes"] for o in report["classes"] if o is not c)
+        assert others < 20_000, others
+        heap = report["heap"]
+        assert heap["allocated"] == kept * slot_bytes(size) + large + others
+        assert heap["active"] == sum(o["active"] for o in report["classes"]) + large
+        assert heap["active"] == sum(heap[n] for n in ("allocated", "magazines", "pending", "gaps"))
+        assert sum(c["deciles"]) == c["slabs"]
+        assert heap["resident"] == (
+            heap["active"] - heap["untouched"] + heap["dirty"] + heap["metadata"]
+        )
+
+
+def resident_is_measured():
+    """resident is within 1 % of what the kernel says of the mappings"""
+    with known(large=0) as one:
+        report = tool.json("report", one.pid)
+        seen, ours = 0, False
+        with open(f"/proc/{one.pid}/smaps") as smaps:
+            for line in smaps:
+                word = line.split()[0]
+                if "-" in word and not word.endswith(":"):
+                    ours = 0x2000_0000_0000 <= int(word.split("-")[0], 16) < 0x4000_0000_0000
+                elif ours and word == "Rss:":
+                    seen += int(line.split()[1]) * 1024
+    assert abs(report["heap"]["resident"] - seen) <= seen * 0.01, (report["heap"]["resident"], seen)
+
+
+def found_everywhere():
+    """the heap is found in a program that is linked, stripped, or opens the library late"""
+    with tempfile.TemporaryDirectory() as directory:
+        stripped = os.path.join(directory, "stripped")
+        shutil.copy(KNOWN_STATIC, stripped)
+        subprocess.run(["strip", stripped], check=True)
+        for program in (KNOWN_STATIC, stripped):
+            with subject([program, 100, 1000, 1, 0]) as one:
+                assert class_of(tool.json("report", one.pid), 100)["live"] >= 1000
+    with subject([KNOWN_DLOPENED, LIBRARY]) as one:
+        assert class_of(tool.json("report", one.pid), 100)["live"] == 10_000
+
+
+def found_in_deleted_file():
+    """the heap is found when the library's file is gone"""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = os.path.join(directory, "libashlar.so.0")
+        shutil.copy(LIBRARY, copy)
+        with subject([KNOWN, 100, 1000, 1, 0], library=copy) as one:
+            os.remove(copy)
+            assert class_of(tool.json("report", one.pid), 100)["live"] >= 1000
+
+
+def errors_are_sentences():
+    """what cannot be read is an error with a sentence, and exit code 2"""
+    for target, words in (
+        ("999999999", "there is none"),
+        ("/nowhere", "No such file"),
+        ("/etc/passwd", "not a core file"),
+        ("shm:x", "shared memory"),
+        (str(os.getpid()), "does not run on Ashlar"),
+    ):
+        done = tool.run("report", target, expect=2)
+        assert words in done.stderr and done.stderr.startswith("ashlar: "), done.stderr
+        assert done.stdout == ""
+    assert tool.run("report", expect=2).stderr
+    assert tool.run("nonsense", "1", expect=2).stderr
+    assert tool.run("--version", expect=0).stdout.startswith("ashlar ")
+
+
+def exit_codes():
+    """a dense heap is fine, a sparse one is a finding with what it would save"""
+    with known(every=1) as one:
+        assert "Nothing to complain about" in tool.run("report", one.pid, expect=0).stdout
+        assert tool.json("doctor", one.pid, expect=0)["findings"] == []
+    with known() as one:
+        (finding,) = tool.json("doctor", one.pid, expect=1)["findings"]
+        assert finding["name"] == "sparse_slabs"
+        slots = 65536 // slot_bytes(100)
+        slabs = -(-COUNT // slots)
+        packed = -(-(COUNT // KEPT_OF_EVERY) // slots)
+        truth = (slabs - packed) * 65536
+        assert abs(finding["saving"] - truth) < truth * 0.02, (finding["saving"], truth)
+        tool.run("report", one.pid, expect=1)
+
+
+def read_while_it_works():
+    """a heap that changes all the time gives sound numbers"""
+    busy = subprocess.Popen(
+        [sys.executable, "-c", "while True: x = [bytes(i % 700) for i in range(50000)]"],
+        env={**os.environ, "LD_PRELOAD": LIBRARY, "PYTHONMALLOC": "malloc"},
+    )
+    try:
+        time.sleep(1)
+        for _ in range(20):
+            report = tool.json("report", busy.pid)
+            heap = report["heap"]
+            assert 0 < heap["allocated"] <= heap["active"] <= heap["mapped"], heap
+            assert report["dropped"] < 100, report["dropped"]
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+sys.exit(
+    run_tests(
+        (
+            numbers_are_exact,
+            resident_is_measured,
+            found_everywhere,
+            found_in_deleted_file,
+            errors_are_sentences,
+            exit_codes,
+            read_while_it_works,
+        )
+    )
+    != 0
+)
