@@ -14,7 +14,7 @@ import time
 
 from subject import Tool, run_tests, slot_bytes, subject
 
-TOOL, LIBRARY, KNOWN, KNOWN_STATIC, KNOWN_DLOPENED = sys.argv[1:]
+TOOL, LIBRARY, KNOWN, KNOWN_STATIC, KNOWN_DLOPENED = map(os.path.abspath, sys.argv[1:])
 tool = Tool(TOOL)
 
 PAGE = 4096
