@@ -104,23 +104,28 @@ class Doctor {
     return bytes;
   }
 
+  // What is kept at hand lies beside live objects; pages come back only where none is.
   void magazines() {
-    // What is kept at hand lies beside live objects; pages come back only where none is.
     const EmptyPages empty = empty_pages(snapshot_);
-    std::uint64_t cached_blocks = 0;
+    std::uint64_t bytes = empty.empty - empty.returnable;
     for (const Page page : snapshot_.pages) {
-      cached_blocks += page.use == PageUse::cached && page.resident ? kPageBytes : 0;
+      bytes += page.use == PageUse::cached && page.resident ? kPageBytes : 0;
     }
     find({.name = "magazines",
-          .what = fmt::format("{} of free memory are kept at hand by {} threads.",
-                              size_text(heap_.magazines), snapshot_.lanes.size()),
-          .bytes = heap_.magazines,
-          .cause = fmt::format("Each thread keeps what it freed last for its next mallocs: up to "
+          .what = fmt::format("{} of memory are in use for nothing but what threads keep at hand.",
+                              size_text(bytes)),
+          .bytes = bytes,
+          .cause = fmt::format("Each of {} keeps what it freed last for its next mallocs: up to "
                                "magazine_kib ({} KiB) of small objects and 2 MiB of large ones. "
                                "Threads that sleep keep it, too.",
-                               snapshot_.magazine_kib),
+                               lanes(), snapshot_.magazine_kib),
           .remedy = "Lower magazine_kib, or let threads call malloc_trim() before they sleep.",
-          .saving = cached_blocks + (empty.empty - empty.returnable)});
+          .saving = bytes});
+  }
+
+  std::string lanes() const {
+    const std::size_t n = snapshot_.lanes.size();
+    return fmt::format("{} {}", n, n == 1 ? "thread" : "threads");
   }
 
   void pending() {

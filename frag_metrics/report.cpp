@@ -239,6 +239,20 @@ json to_json(const JohnstoneWilson& figures) {
           {"most_over_most", figures.most_over_most}};
 }
 
+json to_json(std::span<const Moment> recording) {
+  json moments = json::array();
+  for (const Moment& moment : recording) {
+    moments.push_back({{"ms", moment.ms}, {"rss", moment.rss}, {"heap", to_json(moment.heap)}});
+  }
+  return {{"schema", kSchema},
+          {"moments", std::move(moments)},
+          {"johnstone_wilson", to_json(johnstone_wilson(recording))}};
+}
+
+std::string json_text(const json& j, int indent) {
+  return j.dump(indent, ' ', false, json::error_handler_t::replace);
+}
+
 Report report_from_json(const json& j) {
   try {
     if (const int schema = j.at("schema").get<int>(); schema != kSchema) {

@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -63,6 +64,11 @@ nlohmann::json to_json(const Report& report);
 Report report_from_json(const nlohmann::json& json);
 nlohmann::json to_json(const Waterfall& heap);
 nlohmann::json to_json(const JohnstoneWilson& figures);
+// The moments, and the four figures over them.
+nlohmann::json to_json(std::span<const Moment> recording);
+
+// As text. Names of programs need not be UTF-8: what is not is replaced.
+std::string json_text(const nlohmann::json& json, int indent = -1);
 
 // part ÷ whole, 0 when the whole is 0.
 inline double ratio(std::uint64_t part, std::uint64_t whole) {

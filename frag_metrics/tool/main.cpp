@@ -1,74 +1,43 @@
 // SPDX-License-Identifier: MIT
-// ashlar: what a process does with its memory, seen from outside.
+// ashlar: what a process does with its memory, seen from outside. The command line.
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <cstdlib>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <fstream>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "../capture.h"
-#include "print.h"
 #include "verbs.h"
 
 namespace ashlar::frag {
-
-std::unique_ptr<Target> open_target(const std::string& name) {
-  std::int64_t pid = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
-  const bool is_number = error == std::errc{} && end == name.data() + name.size();
-  if (is_number && pid > 0 && pid <= INT32_MAX) return open_process(pid);
-  if (name.starts_with("shm:")) throw Error(name + ": arenas in shared memory cannot be read yet");
-  return open_core(name);
-}
-
-Report load_report(const std::string& name) {
-  std::ifstream file(name);
-  if (file && file.peek() == '{') {
-    const auto json = nlohmann::json::parse(file, nullptr, false);
-    if (json.is_discarded()) throw Error(name + ": not JSON");
-    return report_from_json(json);
-  }
-  const std::unique_ptr<Target> target = open_target(name);
-  return make_report(capture(*target));
-}
-
-int run_report(const std::string& name, const std::string& html, const View& view) {
-  static_cast<void>(html);
-  const Report report = load_report(name);
-  if (view.json) {
-    fmt::print("{}\n", to_json(report).dump(2));
-  } else {
-    fmt::print("{}", report_text(report, view));
-  }
-  return report.findings.empty() ? kFine : kFindings;
-}
-
-int run_doctor(const std::string& name, const View& view) {
-  const Report report = load_report(name);
-  if (view.json) {
-    const nlohmann::json all = to_json(report);
-    fmt::print("{}\n", nlohmann::json{{"schema", kSchema}, {"findings", all["findings"]}}.dump(2));
-  } else {
-    fmt::print("{}", findings_text(report, view));
-  }
-  return report.findings.empty() ? kFine : kFindings;
-}
 
 namespace {
 
 View view_of_terminal() {
   View view;
+  view.terminal = ::isatty(STDOUT_FILENO) != 0;
   winsize size{};
-  const bool terminal = ::isatty(STDOUT_FILENO) != 0;
-  if (terminal && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col != 0) {
+  if (view.terminal && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col != 0) {
     view.columns = size.ws_col;
+    view.lines = size.ws_row;
   }
   const char* const no_color = std::getenv("NO_COLOR");
-  view.color = terminal && (no_color == nullptr || *no_color == '\0');
+  view.color = view.terminal && (no_color == nullptr || *no_color == '\0');
   return view;
+}
+
+// "500ms", "1s", "2m", or a number of seconds.
+Milliseconds duration(const std::string& text) {
+  char* end = nullptr;
+  const double n = std::strtod(text.c_str(), &end);
+  const std::string unit = end;
+  const double ms = unit == "ms"                  ? n
+                    : unit == "s" || unit.empty() ? n * 1000
+                    : unit == "m"                 ? n * 60'000
+                                                  : -1;
+  if (end == text.c_str() || !(ms >= 10 && ms <= 86'400'000)) {
+    throw Error(text + ": not a time from 10ms to 1440m");
+  }
+  return Milliseconds(static_cast<std::int64_t>(ms));
 }
 
 int run(int argc, char** argv) {
@@ -76,25 +45,88 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", "ashlar " ASHLAR_VERSION);
   app.require_subcommand(1);
   app.footer(
-      "A target is a process id or a core file. Exit code: 0 all is well, 1 there are findings, 2 "
-      "error.");
+      "TARGET is a process id or a core file; where numbers suffice, also the JSON of a report.\n"
+      "Exit code: 0 all is well, 1 there are findings, 2 error. See ashlar(1).");
+
   View view = view_of_terminal();
-  std::string target;
-  std::string html;
   int code = kFine;
+  std::string target, other, file, every = "1s", listen = "127.0.0.1:9189";
+  std::vector<std::string> words;
+  Recording recording;
   const auto verb = [&](const char* name, const char* help) {
-    CLI::App* const sub = app.add_subcommand(name, help);
-    sub->add_flag("--json", view.json, "Print JSON");
-    return sub;
+    return app.add_subcommand(name, help);
+  };
+  const auto json = [&](CLI::App* of) { of->add_flag("--json", view.json, "Print JSON"); };
+  const auto one_target = [&](CLI::App* of) {
+    of->add_option("TARGET", target, "What to look at")->required();
   };
 
   CLI::App* const report = verb("report", "Where the bytes are, on one screen");
-  report->add_option("TARGET", target, "Process id, core file, or kept JSON report")->required();
-  report->callback([&] { code = run_report(target, html, view); });
+  one_target(report);
+  json(report);
+  report->add_option("--html", file, "Write a page with pictures to this file");
+  report->callback([&] { code = run_report(target, file, view); });
 
   CLI::App* const doctor = verb("doctor", "What is wrong, why, and what to do");
-  doctor->add_option("TARGET", target, "Process id, core file, or kept JSON report")->required();
+  one_target(doctor);
+  json(doctor);
   doctor->callback([&] { code = run_doctor(target, view); });
+
+  CLI::App* const map = verb("map", "Every page, as a picture in the terminal");
+  one_target(map);
+  json(map);
+  map->callback([&] { code = run_map(target, view); });
+
+  int frames = 0;
+  CLI::App* const top = verb("top", "The report, live; q ends it");
+  one_target(top);
+  json(top);
+  top->add_option("--every", every, "Time between frames")->capture_default_str();
+  top->add_option("--count", frames, "End after so many frames")->check(CLI::PositiveNumber);
+  top->callback([&] { code = run_top(target, duration(every), frames, view); });
+
+  CLI::App* const diff = verb("diff", "What changed between two reports");
+  diff->add_option("BEFORE", target, "Process id, core file, or JSON of a report")->required();
+  diff->add_option("AFTER", other, "The same")->required();
+  json(diff);
+  diff->callback([&] { code = run_diff(target, other, view); });
+
+  CLI::App* const out = verb("export", "Numbers for other programs");
+  out->add_option("TARGET", words, "What to look at")->required();
+  Format format = Format::json;
+  CLI::Option_group* const formats = out->add_option_group("format");
+  const auto option = [&](const char* name, Format means, const char* help) {
+    formats->add_flag_callback(
+        name, [&format, means] { format = means; }, help);
+  };
+  option("--prometheus", Format::prometheus, "Prometheus text");
+  option("--csv", Format::csv, "A table");
+  option("--json", Format::json, "The reports");
+  formats->require_option(1);
+  out->callback([&] { code = run_export(words, format); });
+
+  std::string patience = "2s";
+  CLI::App* const trim = verb("trim", "Ask a process to give back what it can");
+  trim->add_option("PID", target, "Process id")->required();
+  json(trim);
+  trim->add_option("--wait", patience, "How long to wait for it")->capture_default_str();
+  trim->callback([&] { code = run_trim(target, duration(patience), view); });
+
+  CLI::App* const run = verb("run", "Run a program on the allocator and record its heap");
+  run->add_option("--every", every, "Time between two looks")->capture_default_str();
+  run->add_option("--report", recording.html, "Write a page with pictures to this file");
+  run->add_option("--record", recording.json, "Write the recording to this file, as JSON");
+  run->add_option("PROGRAM", words, "The program and its arguments, after --")->required();
+  run->footer("Exit code: the program's own.");
+  run->callback([&] {
+    recording.every = duration(every);
+    code = run_program(words, recording);
+  });
+
+  CLI::App* const serve = verb("serve", "Serve numbers for Prometheus to scrape, and pages");
+  serve->add_option("--listen", listen, "Address and port")->capture_default_str();
+  serve->add_option("PID", words, "Processes; without, all that have the library mapped");
+  serve->callback([&] { code = run_serve(listen, words); });
 
   try {
     app.parse(argc, argv);

@@ -82,7 +82,7 @@ void put_ratios(std::string& out, const Report& r) {
   out += '\n';
 }
 
-void put_classes(std::string& out, const Report& r, const Style& style) {
+void put_classes(std::string& out, const Report& r, const Style& style, std::size_t most_classes) {
   std::vector<ClassMetrics> sorted = r.classes;
   std::ranges::stable_sort(sorted, std::ranges::greater(), &ClassMetrics::free);
   if (sorted.empty()) return;
@@ -91,7 +91,7 @@ void put_classes(std::string& out, const Report& r, const Style& style) {
       "\n{}      slot   slabs    objects    used   allocated        free  slabs by occupancy, 0 to "
       "100 %{}\n",
       style.dim, style.off);
-  for (std::size_t i = 0; i < std::min(sorted.size(), kMostClasses); i++) {
+  for (std::size_t i = 0; i < std::min(sorted.size(), most_classes); i++) {
     const ClassMetrics& c = sorted[i];
     if (c.free * 100 < most) break;
     std::string deciles;
@@ -104,8 +104,8 @@ void put_classes(std::string& out, const Report& r, const Style& style) {
                        c.live, percent_text(c.live, c.slots), size_text(c.live * c.slot_bytes),
                        size_text(c.free), deciles, bar(ratio(c.free, most), 16));
   }
-  if (sorted.size() > kMostClasses) {
-    out += fmt::format("{}    and {} more classes{}\n", style.dim, sorted.size() - kMostClasses,
+  if (sorted.size() > most_classes) {
+    out += fmt::format("{}    and {} more classes{}\n", style.dim, sorted.size() - most_classes,
                        style.off);
   }
 }
@@ -129,14 +129,19 @@ std::string bar(double part, int cells) {
   return out + kEighths[eighths % 8];
 }
 
-std::string report_text(const Report& r, const View& view) {
+std::string numbers_text(const Report& r, const View& view, std::size_t most_classes) {
   const Style style(view);
-  std::string out = fmt::format("{}{}{} (process {}, {}), Ashlar {}\n\n", style.bold, r.program,
-                                style.off, r.pid, r.source, r.release);
+  std::string out = fmt::format("{}{}{} ({} {}), Ashlar {}\n\n", style.bold, r.program, style.off,
+                                r.source, r.pid, r.release);
   put_waterfall(out, r, style);
   put_ratios(out, r);
-  put_classes(out, r, style);
-  out += '\n' + findings_text(r, view);
+  put_classes(out, r, style, most_classes);
+  return out;
+}
+
+std::string report_text(const Report& r, const View& view) {
+  const Style style(view);
+  std::string out = numbers_text(r, view, kMostClasses) + '\n' + findings_text(r, view);
   if (r.slabs_reread != 0 || r.dropped != 0) {
     out += fmt::format(
         "{}{} slabs changed while being read and were read again; {} records made no sense.{}\n",

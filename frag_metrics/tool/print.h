@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
-// print: a report for a terminal.
+// print: reports for a terminal.
 #pragma once
 
-#include <span>
 #include <string>
 
 #include "verbs.h"
@@ -11,10 +10,17 @@ namespace ashlar::frag {
 
 // One screen: the waterfall, the classes with the largest gaps, the verdict.
 std::string report_text(const Report& report, const View& view);
+// The same without the verdict, and with no more than so many classes.
+std::string numbers_text(const Report& report, const View& view, std::size_t most_classes);
 // The findings, or a sentence that there are none.
 std::string findings_text(const Report& report, const View& view);
+// Every page, as many to a character as it takes to fit.
+std::string map_text(const Snapshot& snapshot, const View& view);
 
-// A bar of `cells` characters that is full where the part is the whole.
+std::string diff_text(const Report& a, const Report& b, const View& view);
+nlohmann::json diff_json(const Report& a, const Report& b);
+
+// A bar of at most `cells` characters that is full where the part is 1.
 std::string bar(double part, int cells);
 
 // Styles; empty when the view has no color.

@@ -5,6 +5,7 @@
 //          are findings, 2 it could not be done (by exception: Error says why).
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -18,15 +19,46 @@ enum ExitCode : int { kFine = 0, kFindings = 1, kFailed = 2 };
 struct View {
   bool json = false;
   bool color = false;
+  bool terminal = false;
   int columns = 80;
+  int lines = 24;
 };
+
+using Milliseconds = std::chrono::milliseconds;
+
+// --- targets (targets.cpp) ----------------------------------------------------------------------
 
 // "1234", or the path of a core file.
 std::unique_ptr<Target> open_target(const std::string& name);
 // The same, or a report that was kept as JSON.
 Report load_report(const std::string& name);
+void write_file(const std::string& path, const std::string& text);
+// The processes of this machine that may be read and have the library mapped.
+std::vector<std::int64_t> processes_on_ashlar();
+
+// --- verbs --------------------------------------------------------------------------------------
 
 int run_report(const std::string& target, const std::string& html, const View& view);
 int run_doctor(const std::string& target, const View& view);
+int run_map(const std::string& target, const View& view);
+// `frames`: after so many it ends; 0: never, but by 'q' or a signal.
+int run_top(const std::string& target, Milliseconds every, int frames, const View& view);
+int run_diff(const std::string& before, const std::string& after, const View& view);
+
+enum class Format { json, prometheus, csv };
+int run_export(const std::vector<std::string>& targets, Format format);
+
+int run_trim(const std::string& target, Milliseconds patience, const View& view);
+
+struct Recording {
+  Milliseconds every{1000};
+  std::string html;  // empty: none
+  std::string json;  // empty: none
+};
+// Returns the program's own exit code.
+int run_program(const std::vector<std::string>& command, const Recording& recording);
+
+// `listen`: "127.0.0.1:9189". No processes: all that are found.
+int run_serve(const std::string& listen, const std::vector<std::string>& targets);
 
 }  // namespace ashlar::frag

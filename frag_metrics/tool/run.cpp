@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+// Runs a program on the allocator, and records what its heap does.
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../capture.h"
+#include "../text.h"
+#include "html.h"
+#include "print.h"
+
+namespace ashlar::frag {
+
+namespace {
+
+// The library that was built or installed with this tool.
+std::filesystem::path find_library() {
+  const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  for (const char* place : {".", "../lib/x86_64-linux-gnu", "../lib64", "../lib"}) {
+    const std::filesystem::path library = here / place / "libashlar.so.0";
+    if (std::filesystem::exists(library)) return std::filesystem::canonical(library);
+  }
+  throw Error("libashlar.so.0 is neither beside this program nor in ../lib");
+}
+
+pid_t start(const std::vector<std::string>& command, const std::string& preload) {
+  std::vector<char*> words;
+  for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
+  words.push_back(nullptr);
+  const pid_t child = ::fork();
+  if (child < 0) throw Error(std::string("fork: ") + std::strerror(errno));
+  if (child == 0) {
+    ::setenv("LD_PRELOAD", preload.c_str(), 1);
+    ::execvp(words[0], words.data());
+    fmt::print(stderr, "ashlar: {}: {}\n", command[0], std::strerror(errno));
+    ::_exit(errno == ENOENT ? 127 : 126);
+  }
+  return child;
+}
+
+class Recorder {
+ public:
+  Recorder(pid_t pid, Milliseconds every) : pid_(pid), every_(every) {}
+
+  // Until the program ends. Returns its status.
+  int record() {
+    using Clock = std::chrono::steady_clock;
+    constexpr Milliseconds kStep{10};
+    const auto begin = Clock::now();
+    // The first look comes soon, so that short programs leave something, too.
+    auto next = begin + std::min(every_, Milliseconds{50});
+    for (;;) {
+      int status = 0;
+      const pid_t ended = ::waitpid(pid_, &status, WNOHANG);
+      if (ended == pid_) return status;
+      if (ended < 0 && errno != EINTR) throw Error(std::string("waitpid: ") + std::strerror(errno));
+      const auto now = Clock::now();
+      if (now >= next) {
+        look(std::chrono::duration_cast<Milliseconds>(now - begin));
+        next = std::max(next + every_, now);
+      }
+      ::usleep(static_cast<useconds_t>(Milliseconds(kStep).count() * 1000));
+    }
+  }
+
+  const std::vector<Moment>& moments() const { return moments_; }
+  const Snapshot& last() const { return last_; }
+
+ private:
+  void look(Milliseconds since) {
+    try {
+      Snapshot snapshot = capture(*open_process(pid_));
+      if (snapshot.pages.empty()) return;
+      Moment moment;
+      moment.ms = since.count();
+      moment.heap = waterfall(snapshot);
+      moment.rss = snapshot.process ? snapshot.process->rss : 0;
+      moments_.push_back(moment);
+      last_ = std::move(snapshot);
+    } catch (const Error&) {
+      // It is starting, or ending, or runs something that has another heap.
+    }
+  }
+
+  pid_t pid_;
+  Milliseconds every_;
+  std::vector<Moment> moments_;
+  Snapshot last_;
+};
+
+void print_summary(const std::vector<Moment>& moments) {
+  const JohnstoneWilson f = johnstone_wilson(moments);
+  std::uint64_t most_allocated = 0;
+  std::uint64_t most_resident = 0;
+  for (const Moment& m : moments) {
+    most_allocated = std::max(most_allocated, m.heap.allocated);
+    most_resident = std::max(most_resident, m.heap.resident);
+  }
+  fmt::print(stderr,
+             "ashlar: {} moments; most allocated {}, most resident {}; resident / allocated {:.2f} "
+             "on average, {:.2f} at most allocated, {:.2f} at most resident, {:.2f} most by most\n",
+             moments.size(), size_text(most_allocated), size_text(most_resident), f.mean,
+             f.at_most_live, f.at_most_resident, f.most_over_most);
+}
+
+}  // namespace
+
+int run_program(const std::vector<std::string>& command, const Recording& how) {
+  std::string preload = find_library();
+  if (preload.find_first_of(" :") != std::string::npos) {
+    throw Error(preload + ": LD_PRELOAD can hold no path with a space or a colon");
+  }
+  if (const char* before = std::getenv("LD_PRELOAD"); before != nullptr && *before != '\0') {
+    preload.append(":").append(before);
+  }
+  const pid_t child = start(command, preload);
+  // What the terminal sends goes to both; the program decides, and we see how it ends.
+  ::signal(SIGINT, SIG_IGN);
+  ::signal(SIGQUIT, SIG_IGN);
+  Recorder recorder(child, how.every);
+  const int status = recorder.record();
+  if (recorder.moments().empty()) {
+    fmt::print(stderr,
+               "ashlar: nothing was recorded: the program ended at once, or does not run on the "
+               "library\n");
+  } else {
+    print_summary(recorder.moments());
+    if (!how.html.empty()) {
+      const Report report = make_report(recorder.last());
+      write_file(how.html, html_page(recorder.last(), report, recorder.moments()));
+    }
+    if (!how.json.empty()) {
+      write_file(how.json, json_text(to_json(std::span(recorder.moments())), 1) + '\n');
+    }
+  }
+  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+}  // namespace ashlar::frag

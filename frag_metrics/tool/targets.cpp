@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+
+#include "../capture.h"
+#include "verbs.h"
+
+namespace ashlar::frag {
+
+namespace {
+
+// 0: not a process id.
+std::int64_t pid_of(std::string_view name) {
+  std::int64_t pid = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
+  const bool is_number = error == std::errc{} && end == name.data() + name.size();
+  return is_number && pid > 0 && pid <= INT32_MAX ? pid : 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Target> open_target(const std::string& name) {
+  if (const std::int64_t pid = pid_of(name); pid != 0) return open_process(pid);
+  if (name.starts_with("shm:")) throw Error(name + ": arenas in shared memory cannot be read yet");
+  return open_core(name);
+}
+
+Report load_report(const std::string& name) {
+  if (pid_of(name) == 0) {
+    std::ifstream file(name);
+    if (file && file.peek() == '{') {
+      const auto json = nlohmann::json::parse(file, nullptr, false);
+      if (json.is_discarded()) throw Error(name + ": not JSON");
+      return report_from_json(json);
+    }
+  }
+  return make_report(capture(*open_target(name)));
+}
+
+void write_file(const std::string& path, const std::string& text) {
+  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  file << text;
+  file.close();
+  if (!file) throw Error(path + ": cannot be written");
+}
+
+std::vector<std::int64_t> processes_on_ashlar() {
+  std::vector<std::int64_t> found;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+    const std::int64_t pid = pid_of(entry.path().filename().native());
+    std::ifstream maps(entry.path() / "maps");
+    for (std::string line; pid != 0 && std::getline(maps, line);) {
+      if (line.find("/libashlar.so") == std::string::npos) continue;
+      found.push_back(pid);
+      break;
+    }
+  }
+  std::ranges::sort(found);
+  return found;
+}
+
+}  // namespace ashlar::frag
