@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The verbs of the tool, in a pseudo-terminal and without one.
+
+    verbs.py TOOL LIBRARY KNOWN
+"""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+import urllib.error
+import urllib.request
+
+import fcntl
+
+from subject import Tool, run_tests, slot_bytes, subject
+
+TOOL, LIBRARY, KNOWN = map(os.path.abspath, sys.argv[1:])
+tool = Tool(TOOL)
+directory = tempfile.TemporaryDirectory()
+HERE = pathlib.Path(directory.name)
+COUNT, KEPT_OF_EVERY, LARGE = 60_000, 10, 3_000_000
+
+
+def known(**how):
+    return subject([KNOWN, 100, COUNT, KEPT_OF_EVERY, LARGE], library=LIBRARY, **how)
+
+
+def in_terminal(*arguments, keys="", columns=90, lines=40, env=None):
+    """Runs the tool in a pseudo-terminal of that size; returns its exit code and what it wrote."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ.pop("NO_COLOR", None)
+        os.environ.update(env or {})
+        time.sleep(0.1)  # until the terminal has its size
+        os.execv(TOOL, [TOOL, *map(str, arguments)])
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    written = b""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not select.select([fd], [], [], 0.5)[0]:
+            continue
+        try:
+            chunk = os.read(fd, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        written += chunk
+        if keys and b"resident" in written:
+            os.write(fd, keys.encode())
+            keys = ""
+    os.close(fd)
+    status = os.waitpid(pid, 0)[1]
+    return os.waitstatus_to_exitcode(status), written.decode()
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+def colors_in_a_terminal_only():
+    """colors in a terminal, none with NO_COLOR or in a pipe, the same words in all"""
+    with known() as one:
+        code, colored = in_terminal("report", one.pid)
+        _, sober = in_terminal("report", one.pid, env={"NO_COLOR": "1"})
+        piped = tool.run("report", one.pid).stdout
+    assert code == 1
+    assert "\x1b[" in colored and "\x1b[" not in sober and "\x1b[" not in piped
+    assert plain(colored).split() == sober.split()
+    assert re.search(r"^ +112 B +\d+ +6000 +10 %", piped, re.M), piped
+
+
+def report_fits():
+    """the numbers fit into 80 columns but for the bars, the findings into the terminal"""
+    with known() as one:
+        _, text = in_terminal("doctor", one.pid, columns=70)
+    assert max(len(line) for line in plain(text).splitlines() if line.startswith("  ")) <= 70
+
+
+def map_fits():
+    """the map fits into the terminal, colored and not, and shows what is what"""
+    with known() as one:
+        for columns, lines in ((80, 24), (200, 60), (41, 10)):
+            for env in ({}, {"NO_COLOR": "1"}):
+                code, text = in_terminal("map", one.pid, columns=columns, lines=lines, env=env)
+                rows = plain(text).splitlines()
+                assert code == 0 and len(rows) <= max(lines, 13), (lines, len(rows))
+                cells = [row for row in rows if re.match(r" +[0-9a-f]{11,}  ", row)]
+                assert cells and all(len(row) <= columns for row in cells)
+        text = tool.run("map", one.pid).stdout
+        assert "+" in text and "█" in text and "░" in text
+        cells = tool.json("map", one.pid)
+        mapped = tool.json("report", one.pid)["heap"]["mapped"]
+    assert len(cells["cells"]) * cells["pages_per_cell"] * 4096 == mapped
+
+
+def top_lives():
+    """top redraws in the terminal's other screen, leaves it at q, and counts frames in a pipe"""
+    with known() as one:
+        code, text = in_terminal("top", one.pid, "--every", "100ms", keys="q")
+        assert code == 0
+        assert text.startswith("\x1b[?1049h") and text.rstrip().endswith("\x1b[?1049l")
+        assert "\x1b[?25h" in text
+        lines = tool.run("top", one.pid, "--json", "--count", 3, "--every", "20ms").stdout
+        assert [json.loads(line)["pid"] for line in lines.splitlines()] == [one.pid] * 3
+        assert tool.run("top", one.pid, "--count", 2, "--every", "20ms").stdout.count("mapped") == 2
+
+
+def diff_tells_the_change():
+    """diff of two kept reports, or of one and the living, is what happened between"""
+    with known() as one:
+        before = HERE / "before.json"
+        before.write_text(tool.run("report", one.pid, "--json").stdout)
+        one.tell("free")
+        change = tool.json("diff", before, one.pid, expect=0)
+        text = tool.run("diff", before, one.pid, expect=0).stdout
+    kept = COUNT // KEPT_OF_EVERY
+    freed = kept * slot_bytes(100)
+    assert abs(change["heap"]["allocated"] + freed) < 10_000, change["heap"]
+    (c,) = [c for c in change["classes"] if c["slot_bytes"] == slot_bytes(100)]
+    assert c["objects"] == -kept
+    assert "-6000" in text and "allocated" in text
+    broken = HERE / "broken.json"
+    broken.write_text('{"schema": 1}')
+    assert "not a report" in tool.run("diff", broken, broken, expect=2).stderr
+
+
+def exports_agree():
+    """Prometheus, CSV and JSON have the numbers of the report"""
+    with known() as one:
+        heap = tool.json("report", one.pid)["heap"]
+        prometheus = tool.run("export", "--prometheus", one.pid, expect=0).stdout
+        table = tool.run("export", "--csv", one.pid, expect=0).stdout
+        kept = json.loads(tool.run("export", "--json", one.pid, expect=0).stdout)
+        tool.run("export", one.pid, expect=2)
+    labels = f'{{pid="{one.pid}",program="known"}}'
+    assert f"ashlar_allocated_bytes{labels} {heap['allocated']}\n" in prometheus
+    assert f"ashlar_resident_bytes{labels} {heap['resident']}\n" in prometheus
+    assert f'slot_bytes="112"}} {COUNT // KEPT_OF_EVERY}\n' in prometheus
+    for name in re.findall(r"^(ashlar_\w+)", prometheus, re.M):
+        assert f"# TYPE {name} gauge" in prometheus and f"# HELP {name} " in prometheus
+    rows = list(csv.DictReader(io.StringIO(table)))
+    (row,) = [r for r in rows if r["metric"] == "allocated_bytes"]
+    assert row["value"] == str(heap["allocated"]) and row["program"] == "known"
+    assert kept["reports"][0]["heap"] == heap
+
+
+def trim_is_answered():
+    """trim makes a program that works give back its dirty pages, and says so when one sleeps"""
+    with known(conf="purge_ms:-1") as one:
+        one.tell("free")
+        said = tool.json("trim", one.pid, "--wait", "100ms", expect=1)
+        assert said["answered"] is False
+        before = tool.json("report", one.pid)["heap"]
+        assert before["dirty"] > 4_000_000, before
+        (finding,) = [f for f in tool.json("doctor", one.pid)["findings"] if f["name"] == "dirty_pages"]
+        one.tell("churn")
+        after = tool.json("report", one.pid)["heap"]
+        saved = before["resident"] - after["resident"]
+        assert abs(saved - finding["saving"]) < finding["saving"] * 0.2, (saved, finding["saving"])
+    busy = subprocess.Popen(
+        [sys.executable, "-c", "while True: x = [bytes(600) for i in range(9000)]"],
+        env={**os.environ, "LD_PRELOAD": LIBRARY, "PYTHONMALLOC": "malloc"},
+    )
+    try:
+        time.sleep(0.5)
+        said = tool.json("trim", busy.pid, expect=0)
+        assert said["answered"] is True
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+def run_keeps_the_exit_code():
+    """run passes on what the program says, reads and exits with"""
+    done = tool.run("run", "--", "/bin/sh", "-c", "echo out; echo err >&2; exit 7", expect=7)
+    assert done.stdout == "out\n" and "err\n" in done.stderr
+    assert tool.run("run", "--", "/bin/sh", "-c", "kill -KILL $$", expect=137)
+    assert "nowhere" in tool.run("run", "--", "/nowhere", expect=127).stderr
+    assert tool.run("run", "--every", "soon", "--", "true", expect=2).stderr
+    assert tool.run("run", expect=2).stderr
+
+
+def serve_answers():
+    """serve answers Prometheus and people, finds processes by itself, and nothing else"""
+    with known() as one:
+        server = subprocess.Popen(
+            [TOOL, "serve", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            url = re.search(r"http://\S+?:\d+", server.stdout.readline())[0]
+
+            def get(path):
+                with urllib.request.urlopen(url + path, timeout=20) as answer:
+                    return answer.read().decode()
+
+            assert f'ashlar_allocated_bytes{{pid="{one.pid}",program="known"}} ' in get("/metrics")
+            assert str(one.pid) in get("/")
+            assert "<!DOCTYPE html>" in get(f"/report/{one.pid}")
+            for path in ("/report/1", "/report/x", "/etc/passwd"):
+                try:
+                    get(path)
+                except urllib.error.HTTPError as error:
+                    assert error.code == 404, error
+                else:
+                    raise AssertionError(path)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(10)
+    assert "not ADDRESS:PORT" in tool.run("serve", "--listen", "nonsense", expect=2).stderr
+    assert "cannot listen" in tool.run("serve", "--listen", "203.0.113.1:1", expect=2).stderr
+
+
+sys.exit(
+    run_tests(
+        (
+            colors_in_a_terminal_only,
+            report_fits,
+            map_fits,
+            top_lives,
+            diff_tells_the_change,
+            exports_agree,
+            trim_is_answered,
+            run_keeps_the_exit_code,
+            serve_answers,
+        )
+    )
+    != 0
+)
