@@ -242,7 +242,7 @@ ASHLAR_DOOR int malloc_info(int options, std::FILE* stream) {
   return write_xml(stream) ? 0 : -1;
 }
 
-ASHLAR_DOOR void malloc_stats() { write_summary(STDERR_FILENO); }
+ASHLAR_DOOR void malloc_stats() { write_summary(Output(STDERR_FILENO)); }
 
 // glibc's names for the same functions; whoever finds one of them missing here would get glibc's.
 #define ASHLAR_ALIAS(result, alias_name, parameters, target) \
@@ -277,7 +277,13 @@ ASHLAR_DOOR int ashlar_get_stats(ashlar_stats* result) {
 
 ASHLAR_DOOR int ashlar_report(int fd) {
   if (::write(fd, "", 0) < 0) return -1;
-  write_summary(fd);
+  write_summary(Output(fd));
+  return 0;
+}
+
+ASHLAR_DOOR int ashlar_report_json(int fd) {
+  if (::write(fd, "", 0) < 0) return -1;
+  write_json(Output(fd));
   return 0;
 }
 
@@ -293,7 +299,8 @@ namespace {
 
 [[gnu::destructor(101)]] void end() {
   maintenance.stop_thread();
-  if (options.exit_report != 0) write_summary(STDERR_FILENO);
+  if (options.exit_report == 1) write_summary(Output(STDERR_FILENO));
+  if (options.exit_report == 2) write_json(Output(STDERR_FILENO));
 }
 
 }  // namespace

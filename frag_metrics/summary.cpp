@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "ashlar/ashlar.h"
-#include "check.h"
 #include "options.h"
 #include "stats.h"
 
@@ -45,16 +44,18 @@ Bytes free_in_slabs(const ClassStats& c, std::uint32_t slot_bytes) {
 }
 
 // One rung of the ladder from what is held to what is mapped.
-void write_rung(int fd, std::string_view name, Bytes bytes, Bytes of, std::string_view what) {
+void write_rung(const Output& out, std::string_view name, Bytes bytes, Bytes of,
+                std::string_view what) {
   Text line;
   line.put("  ").put(name);
   for (std::size_t i = name.size(); i < 12; i++) line.put(' ');
   size_column(line, bytes, 10);
   percent_column(line, bytes, of, 8).put("   ").put(what).put('\n');
-  line.write_to(fd);
+  out.put(line);
 }
 
-void write_class(int fd, std::uint32_t slot_bytes, const ClassStats& c, Bytes largest_gap) {
+void write_class(const Output& out, std::uint32_t slot_bytes, const ClassStats& c,
+                 Bytes largest_gap) {
   Text line;
   const Bytes wasted = free_in_slabs(c, slot_bytes);
   number_column(line, slot_bytes, 8);
@@ -67,34 +68,41 @@ void write_class(int fd, std::uint32_t slot_bytes, const ClassStats& c, Bytes la
   line.put("  ");
   const std::uint64_t cells = (permille(wasted, largest_gap) * kBarCells + 999) / 1000;
   for (std::uint64_t i = 0; i < cells; i++) line.put('#');
-  line.put('\n').write_to(fd);
+  out.put(line.put('\n'));
 }
 
 }  // namespace
 
-void write_summary(int fd) {
+void Output::put(const Text& text) const {
+  if (write_ == nullptr) return text.write_to(fd_);
+  char piece[sizeof(Text)];
+  text.view().copy(piece, text.view().size());
+  piece[text.view().size()] = '\0';
+  write_(context_, piece);
+}
+
+void write_summary(const Output& out) {
   HeapStats s;
   collect_stats(s);
 
-  Text()
-      .put("\nashlar ")
-      .put(ashlar_version())
-      .put(": memory of ")
-      .put(program_invocation_short_name)
-      .put(" (process ")
-      .decimal(static_cast<std::uint64_t>(::getpid()))
-      .put(")\n\n")
-      .write_to(fd);
-  write_rung(fd, "allocated", s.allocated, s.mapped, "held by the program, rounded up to slots");
-  write_rung(fd, "magazines", s.magazines, s.mapped, "free slots that threads keep at hand");
-  write_rung(fd, "slab gaps", s.active - s.allocated - s.magazines, s.mapped,
+  out.put(Text()
+              .put("\nashlar ")
+              .put(ashlar_version())
+              .put(": memory of ")
+              .put(program_invocation_short_name)
+              .put(" (process ")
+              .decimal(static_cast<std::uint64_t>(::getpid()))
+              .put(")\n\n"));
+  write_rung(out, "allocated", s.allocated, s.mapped, "held by the program, rounded up to slots");
+  write_rung(out, "magazines", s.magazines, s.mapped, "free slots that threads keep at hand");
+  write_rung(out, "slab gaps", s.active - s.allocated - s.magazines, s.mapped,
              "free slots and tails of slabs");
-  write_rung(fd, "active", s.active, s.mapped, "all slabs and large blocks: the sum of these");
-  write_rung(fd, "untouched", s.untouched, s.mapped, "pages of these that are not in memory");
-  write_rung(fd, "dirty", s.dirty, s.mapped, "free pages not given back to the kernel yet");
-  write_rung(fd, "mapped", s.mapped, s.mapped, "active, free pages, and lanes");
-  write_rung(fd, "metadata", s.metadata, s.mapped, "our own data that is in memory");
-  write_rung(fd, "resident", s.resident, s.mapped,
+  write_rung(out, "active", s.active, s.mapped, "all slabs and large blocks: the sum of these");
+  write_rung(out, "untouched", s.untouched, s.mapped, "pages of these that are not in memory");
+  write_rung(out, "dirty", s.dirty, s.mapped, "free pages not given back to the kernel yet");
+  write_rung(out, "mapped", s.mapped, s.mapped, "active, free pages, and lanes");
+  write_rung(out, "metadata", s.metadata, s.mapped, "our own data that is in memory");
+  write_rung(out, "resident", s.resident, s.mapped,
              "active - untouched + dirty + metadata; measured");
 
   Text line;
@@ -106,7 +114,7 @@ void write_summary(int fd) {
   line.put("large blocks ").decimal(s.large_blocks).put(" with ").size(s.large);
   line.put("; lanes ").decimal(s.lanes);
   if (s.mosaics != 0) line.put("; mosaics ").decimal(s.mosaics);
-  line.put("\n\n").write_to(fd);
+  out.put(line.put("\n\n"));
 
   Bytes gap = 0;
   Bytes largest_gap = 0;
@@ -115,9 +123,8 @@ void write_summary(int fd) {
     gap += of_class;
     if (of_class > largest_gap) largest_gap = of_class;
   }
-  Text()
-      .put("      slot   slabs    objects    used   allocated        free  where the gap is\n")
-      .write_to(fd);
+  out.put(Text().put(
+      "      slot   slabs    objects    used   allocated        free  where the gap is\n"));
   ClassStats rest;
   Bytes rest_allocated = 0;
   Bytes rest_free = 0;
@@ -128,7 +135,7 @@ void write_summary(int fd) {
     const Bytes allocated = of_class.used * slot_bytes;
     if (of_class.slots == 0) continue;
     if (wasted * kSmallestShare >= gap || allocated * kSmallestShare >= s.allocated) {
-      write_class(fd, slot_bytes, of_class, largest_gap);
+      write_class(out, slot_bytes, of_class, largest_gap);
     } else {
       rest.slabs += of_class.slabs;
       rest.used += of_class.used;
@@ -144,9 +151,54 @@ void write_summary(int fd) {
     number_column(others, rest.used, 11);
     percent_column(others, rest.used, rest.slots, 8);
     size_column(others, rest_allocated, 12);
-    size_column(others, rest_free, 12).put('\n').write_to(fd);
+    out.put(size_column(others, rest_free, 12).put('\n'));
   }
-  Text().put('\n').write_to(fd);
+  out.put(Text().put('\n'));
+}
+
+void write_json(const Output& out) {
+  constexpr std::uint64_t kSchema = 1;
+  HeapStats s;
+  collect_stats(s);
+  Text line;
+  line.put("{\"schema\": ").decimal(kSchema).put(", \"release\": \"").put(ashlar_version());
+  line.put("\", \"pid\": ").decimal(static_cast<std::uint64_t>(::getpid()));
+  out.put(line.put(",\n \"heap\": {"));
+  const char* separator = "";
+  const auto number = [&](std::string_view name, std::uint64_t n) {
+    out.put(Text().put(separator).put('"').put(name).put("\": ").decimal(n));
+    separator = ", ";
+  };
+  number("allocated", s.allocated);
+  number("magazines", s.magazines);
+  number("gaps", s.active - s.allocated - s.magazines);
+  number("active", s.active);
+  number("untouched", s.untouched);
+  number("dirty", s.dirty);
+  number("free", s.free);
+  number("mapped", s.mapped);
+  number("metadata", s.metadata);
+  number("resident", s.resident);
+  out.put(Text().put("},\n \"large_blocks\": ").decimal(s.large_blocks));
+  out.put(Text().put(", \"large_bytes\": ").decimal(s.large));
+  out.put(Text().put(", \"mosaics\": ").decimal(s.mosaics));
+  out.put(Text().put(", \"lanes\": ").decimal(s.lanes).put(",\n \"classes\": ["));
+  const char* between = "";
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    const ClassStats& of_class = s.classes[c];
+    if (of_class.slots == 0) continue;
+    out.put(Text().put(between).put("\n  {"));
+    between = ",";
+    separator = "";
+    number("slot_bytes", kSizeClasses[c].slot_bytes);
+    number("slabs", of_class.slabs);
+    number("slots", of_class.slots);
+    number("live", of_class.used);
+    number("cached", of_class.cached);
+    number("free", free_in_slabs(of_class, kSizeClasses[c].slot_bytes));
+    out.put(Text().put('}'));
+  }
+  out.put(Text().put("\n ]}\n"));
 }
 
 bool write_xml(std::FILE* stream) {

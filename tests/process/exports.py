@@ -4,8 +4,8 @@
 
     exports.py LIBRARY
 
-It needs libc.so.6 and nothing else; it shows the malloc family, the C++ operators and ashlar_*
-only, none of them missing; and its thread-local memory is small enough for dlopen.
+It needs libc.so.6 and nothing else; it shows the malloc family, jemalloc's own, the C++ operators
+and ashlar_* only, none of them missing; and its thread-local memory is small enough for dlopen.
 """
 
 import re
@@ -18,6 +18,9 @@ MALLOC = """malloc free calloc realloc reallocarray posix_memalign aligned_alloc
 pvalloc malloc_usable_size free_sized free_aligned_sized malloc_trim mallopt mallinfo mallinfo2
 malloc_info malloc_stats cfree __libc_malloc __libc_free __libc_calloc __libc_realloc
 __libc_memalign __libc_valloc __libc_pvalloc __posix_memalign""".split()
+
+MALLOC += """mallctl mallctlnametomib mallctlbymib malloc_stats_print nallocx mallocx rallocx xallocx
+sallocx dallocx sdallocx""".split()
 
 ALLOWED_TOO = ["__libc_reallocarray", "__libc_cfree", "__libc_mallopt", "__libc_mallinfo"]
 

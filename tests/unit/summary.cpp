@@ -20,7 +20,7 @@ namespace ashlar::test {
 namespace {
 
 std::string summary() {
-  return text_of([](int fd) { write_summary(fd); });
+  return text_of([](int fd) { write_summary(Output(fd)); });
 }
 
 std::string xml() {

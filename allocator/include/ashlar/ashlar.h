@@ -41,12 +41,17 @@ typedef struct ashlar_stats {
 } ashlar_stats;
 
 /* Fills *stats. Reads counters while other threads go on, so sums may be off by what they did
- * meanwhile. Costs a system call per 2 MiB of heap. Thread-safe; never allocates. Returns 0. */
+ * meanwhile. Costs a system call per 2 MiB of heap. Thread-safe, async-signal-safe; never
+ * allocates. Returns 0. */
 int ashlar_get_stats(ashlar_stats *stats);
 
-/* Writes the account that exit_report:text shows to a file descriptor. Thread-safe; never
- * allocates. Returns 0, or -1 and errno when fd cannot be written to. */
+/* Writes the account that exit_report:text shows to a file descriptor. Thread-safe,
+ * async-signal-safe; never allocates. Returns 0, or -1 and errno when fd cannot be written to. */
 int ashlar_report(int fd);
+
+/* The same as one JSON object: "schema", "heap" with the numbers above in bytes, and "classes".
+ * frag_metrics/README.md defines them. */
+int ashlar_report_json(int fd);
 
 #ifdef __cplusplus
 }
