@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+# Completion of ashlar(1) for bash.
+
+_ashlar_targets() {
+    # Processes that have the library mapped, and files.
+    local maps pid
+    for maps in /proc/[0-9]*/maps; do
+        if grep -qs /libashlar.so "$maps"; then
+            pid=${maps#/proc/}
+            printf '%s\n' "${pid%/maps}"
+        fi
+    done
+    compgen -f -- "$1"
+}
+
+_ashlar() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]}
+    local options=
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        COMPREPLY=($(compgen -W "report doctor map top diff export trim run serve --help --version" -- "$word"))
+        return
+    fi
+    case $before in
+    --html | --report | --record)
+        COMPREPLY=($(compgen -f -- "$word"))
+        return
+        ;;
+    --every | --wait)
+        COMPREPLY=($(compgen -W "100ms 1s 10s 1m" -- "$word"))
+        return
+        ;;
+    --listen)
+        COMPREPLY=($(compgen -W "127.0.0.1:9189" -- "$word"))
+        return
+        ;;
+    esac
+    case $verb in
+    report) options="--json --html" ;;
+    doctor | map | diff) options="--json" ;;
+    top) options="--json --every --count" ;;
+    export) options="--prometheus --json --csv" ;;
+    trim) options="--json --wait" ;;
+    run) options="--every --report --record --" ;;
+    serve) options="--listen" ;;
+    esac
+    case $word in
+    -*) COMPREPLY=($(compgen -W "$options --help" -- "$word")) ;;
+    *)
+        if [ "$verb" = run ]; then
+            COMPREPLY=($(compgen -c -- "$word"))
+        else
+            COMPREPLY=($(compgen -W "$(_ashlar_targets "$word")" -- "$word"))
+        fi
+        ;;
+    esac
+}
+complete -F _ashlar ashlar
