@@ -5,7 +5,8 @@
 
 Debian's redis-server runs once on the C library's malloc and once on LIBRARY. Each run stores the
 same values, deletes the same three of four, waits, and is measured from outside after each step.
-At the end LIBRARY's own account of its run is shown (ASHLAR_CONF=exit_report:text).
+At the end the report of the tool beside LIBRARY is shown, and its page kept as report.html there;
+without the tool, LIBRARY's own account (ASHLAR_CONF=exit_report:text).
 
 The server listens on a socket in a temporary directory, on no port, and keeps nothing on disk.
 """
@@ -160,8 +161,8 @@ class Server:
         self.socket.sendall(_command(b"INFO", b"memory"))
         with self.socket.makefile("rb") as replies:  # $BYTES, then the text
             info = replies.read(int(replies.readline()[1:]) + len(b"\r\n"))
-        # Redis adds up used_memory itself. Its allocator_* fields come from the jemalloc it links,
-        # which is idle here.
+        # Redis adds up used_memory itself. Its allocator_* fields it asks of jemalloc, and on the C
+        # library's malloc that is idle.
         used = next(line for line in info.split() if line.startswith(b"used_memory:"))
         with open(f"/proc/{self.process.pid}/smaps_rollup") as file:
             fields = dict(line.split()[:2] for line in file if line.endswith("kB\n"))
@@ -215,8 +216,24 @@ def running(library):
             os.chdir("/")
 
 
+def report(library, pid):
+    """What the tool beside the library says of a process, and the page it draws; none without."""
+    directory = os.path.dirname(library)
+    tool = os.path.join(directory, "ashlar")
+    if library == C_LIBRARY or not os.access(tool, os.X_OK):
+        return "", None
+    page = os.path.join(directory, "report.html")
+    done = subprocess.run(
+        [tool, "report", "--html", page, str(pid)], stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    if done.returncode > 1:  # 1: there are findings
+        raise DemoError("the report failed")
+    return done.stdout, page
+
+
 def run(library, workload):
-    """One whole run: the memory after each of three steps, the CPU seconds of two, the account."""
+    """One whole run: the memory after each of three steps, the CPU seconds of two, the report of the
+    tool and its page, the account."""
     with running(library) as server:
         seconds = [server.run(workload.load)]
         memory = [server.memory(workload.loaded_bytes)]
@@ -225,7 +242,7 @@ def run(library, workload):
         memory.append(server.memory(workload.kept_bytes))
         time.sleep(IDLE_S)
         memory.append(server.memory(workload.kept_bytes))
-        return memory, seconds, server.shut_down()
+        return memory, seconds, *report(library, server.process.pid), server.shut_down()
 
 
 def check_allocator(server, library, used_bytes):
@@ -289,13 +306,19 @@ def main():
     runs = [run(allocator, workload) for allocator in (C_LIBRARY, library)]
 
     show_table(names, runs)
-    ratios = [memory[-1]["rss"] / memory[-1]["data"] for memory, _, _ in runs]
+    ratios = [run[0][-1]["rss"] / run[0][-1]["data"] for run in runs]
     print(
         f"\nFor each byte of data still in it, the idle Redis holds {ratios[1]:.2f} bytes of "
         f"memory on {name},\nand {ratios[0]:.2f} on the C library's malloc. used_memory is what Redis "
         "itself counts: its tables too,\nand each block as large as the allocator made it.\n"
     )
-    account = runs[1][2].strip()
+    text, page, account = runs[1][2:]
+    if page:
+        print(bold("What ashlar report says of that Redis, while it is idle:") + "\n")
+        print(text)
+        print(bold(f"The same as pictures, every page of it: file://{page}"))
+        return
+    account = account.strip()
     print(bold(f"{name}'s own account of that Redis, at its exit:") + "\n")
     print(account or f"(none: {name} wrote nothing to standard error)")
 
