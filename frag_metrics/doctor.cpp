@@ -20,6 +20,7 @@ class Doctor {
 
   std::vector<Finding> examine() {
     dirty_pages();
+    empty_pages_in_slabs();
     sparse_slabs();
     magazines();
     pending();
@@ -36,26 +37,42 @@ class Doctor {
     found_.push_back(std::move(finding));
   }
 
+  // When memory goes back by itself.
+  std::string period() const {
+    if (snapshot_.purge_ms < 0) return "Nothing is given back unasked, as purge_ms is -1.";
+    return fmt::format(
+        "They go back when they were not used for purge_ms ({} ms); in a program of "
+        "one thread, only while it uses the allocator.",
+        snapshot_.purge_ms);
+  }
+
+  std::string trim_remedy() const {
+    return snapshot_.purge_ms < 0 ? "Set purge_ms, or call malloc_trim(), or run `ashlar trim`."
+                                  : "Call malloc_trim() when there is nothing to do, set "
+                                    "background:always, or run `ashlar trim`.";
+  }
+
   void dirty_pages() {
-    const DirtyAge age = dirty_by_age(snapshot_);
-    const std::string period =
-        snapshot_.purge_ms < 0
-            ? "Nothing is given back unasked, as purge_ms is -1."
-            : fmt::format(
-                  "They go back when they were free for purge_ms ({} ms), but only when "
-                  "the program uses the allocator; {} of them are due.",
-                  snapshot_.purge_ms, size_text(age.aged));
     find({.name = "dirty_pages",
           .what = fmt::format("{} of free pages are still in memory.", size_text(heap_.dirty)),
           .bytes = heap_.dirty,
-          .cause = "The program freed them. " + period,
-          .remedy = snapshot_.purge_ms < 0
-                        ? "Set purge_ms, or call malloc_trim(), or run `ashlar trim`."
-                        : "Call malloc_trim() when there is nothing to do, or run `ashlar trim`.",
+          .cause = "The program freed them. " + period(),
+          .remedy = trim_remedy(),
           .saving = heap_.dirty});
   }
 
-  // What is left when the survivors of a class stand close together, in slabs of their own.
+  void empty_pages_in_slabs() {
+    const std::uint64_t bytes = empty_pages(snapshot_).returnable;
+    find({.name = "empty_pages",
+          .what = fmt::format("{} of pages in slabs hold no object.", size_text(bytes)),
+          .bytes = bytes,
+          .cause = "Objects beside them keep their slabs. " + period(),
+          .remedy = trim_remedy(),
+          .saving = bytes});
+  }
+
+  // What would be saved if the survivors of a class stood close together, in slabs of their own.
+  // Empty pages are a finding of their own: they go without that.
   void sparse_slabs() {
     std::uint64_t gaps = 0;
     std::uint64_t saving = 0;
@@ -65,7 +82,7 @@ class Doctor {
       const std::uint64_t slots_per_slab = c.slots / c.slabs;
       const std::uint64_t slab_bytes = c.active / c.slabs;
       const std::uint64_t needed = (c.live + slots_per_slab - 1) / slots_per_slab * slab_bytes;
-      const std::uint64_t resident = resident_bytes(c.slot_bytes);
+      const std::uint64_t resident = resident_bytes(c.slot_bytes) - c.empty_pages;
       gaps += c.free;
       saving += resident > needed ? resident - needed : 0;
       sparse.push_back(c);

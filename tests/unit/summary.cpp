@@ -161,6 +161,28 @@ TEST_CASE("the XML has the same numbers") {
   CHECK(opened == closed);
 }
 
+TEST_CASE("the JSON has the same numbers, and goes to a function, too") {
+  HeapStats s;
+  collect_stats(s);
+  const std::string text = text_of([](int fd) { write_json(Output(fd)); });
+  CHECK(attribute(text, "\"schema\": ") == 1);
+  CHECK(attribute(text, "\"allocated\": ") == s.allocated);
+  CHECK(attribute(text, "\"resident\": ") == s.resident);
+  CHECK(attribute(text, "\"slot_bytes\": 64, \"slabs\": ") == s.classes[class_for(64).v].slabs);
+  int depth = 0;
+  for (const char c : text) {
+    depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+    CHECK(depth >= 0);
+  }
+  CHECK(depth == 0);
+  std::string written;
+  const auto append = [](void* context, const char* piece) {
+    *static_cast<std::string*>(context) += piece;
+  };
+  write_json(Output(append, &written));
+  CHECK(written == text);
+}
+
 TEST_CASE("a stream with an error is reported") {
   std::FILE* const full = std::fopen("/dev/full", "w");
   if (full == nullptr) return;
