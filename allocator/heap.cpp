@@ -7,6 +7,7 @@
 
 #include "maintenance.h"
 #include "root.h"
+#include "sampler.h"
 
 namespace ashlar {
 
@@ -33,6 +34,17 @@ constinit thread_local ThreadState t_state __attribute__((tls_model("initial-exe
 
 pthread_key_t thread_key;
 std::atomic<bool> thread_key_made = false;
+
+void* sampled_large(void* p, PageCount pages) {
+  if (!Sampler::is_on() || sampler.draw(bytes_of(pages)) != 0) [[likely]]
+    return p;
+  return sampler.note(p, bytes_of(pages));
+}
+
+void forget_large(void* p) {
+  if (Sampler::is_on()) [[unlikely]]
+    sampler.forget(&p, 1);
+}
 
 void on_thread_exit(void*) { heap.release_lane_of_this_thread(); }
 void on_fork_in_child() { heap.after_fork_in_child(); }
@@ -204,12 +216,12 @@ void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
     const PageCount pages = pages_for(bytes == 0 ? 1 : bytes);
     zero = false;
     if (alignment <= kPageBytes) {
-      if (void* const p = take_recent_large(pages)) return p;
+      if (void* const p = take_recent_large(pages)) return sampled_large(p, pages);
     }
     for (;;) {
       const std::uint32_t seen = arena.chunks();
       void* const p = arena.take_pages(pages, alignment, BlockKind::large, zero);
-      if (p != nullptr) return p;
+      if (p != nullptr) return sampled_large(p, pages);
       if (!make_room(seen, pages, alignment)) break;
     }
   }
@@ -218,6 +230,7 @@ void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
 }
 
 bool Heap::give_large(void* p) {
+  forget_large(p);
   if (keep_recent_large(p)) return true;
   if (arena.change_kind(p, BlockKind::moved, BlockKind::internal)) {
     // Pages that were moved here stand for other positions of a mapping, and would never merge
@@ -249,6 +262,7 @@ void* Heap::resize_large(void* p, Bytes old_bytes, Bytes new_bytes) {
   errno = saved_errno;
   if (!os::move_pages(p, to, old_bytes)) return nullptr;  // `to` is lost, what p held is not
   moved_blocks_++;
+  forget_large(p);
   // Nobody else knows of either block.
   if (!arena.change_kind(to, BlockKind::large, BlockKind::moved)) fatal("realloc(): lost a block");
   os::renew_mapping(p, old_bytes);

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "bits.h"
@@ -186,6 +187,23 @@ Bytes resident_bytes(const void* address, Bytes length) {
     length -= step;
   }
   return pages * kPageBytes;
+}
+
+Bytes copy_readable(void* to, const void* from, Bytes length) {
+  KeepErrno keep;
+  const auto address = reinterpret_cast<std::uintptr_t>(from);
+  const iovec here{to, length};
+  // A piece for each page: the kernel copies whole pieces.
+  iovec there[8];
+  unsigned long pieces = 0;
+  for (Bytes done = 0; done < length && pieces < 8; pieces++) {
+    const Bytes step = kPageBytes - (address + done) % kPageBytes;
+    there[pieces] = {reinterpret_cast<void*>(address + done),
+                     step < length - done ? step : length - done};
+    done += there[pieces].iov_len;
+  }
+  const long n = ::syscall(SYS_process_vm_readv, ::getpid(), &here, 1UL, there, pieces, 0UL);
+  return n < 0 ? 0 : static_cast<Bytes>(n);
 }
 
 std::atomic<std::uint32_t>* map_fork_marker() {

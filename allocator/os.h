@@ -60,6 +60,10 @@ void renew_mapping(void* address, Bytes length);
 // Bytes of [address, address + length) that are in memory now.
 Bytes resident_bytes(const void* address, Bytes length);
 
+// Copies what can be read of [from, from + length), up to the first page that cannot. Returns the
+// bytes copied; 0 where the kernel does not let us ask.
+Bytes copy_readable(void* to, const void* from, Bytes length);
+
 // A word that reads as 0 in every child that has its own copy of this memory (fork, raw clone),
 // and is shared with those that do not (vfork). Null where the kernel cannot do that.
 std::atomic<std::uint32_t>* map_fork_marker();

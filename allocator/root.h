@@ -16,6 +16,7 @@
 
 namespace ashlar {
 
+class Sampler;
 struct Options;
 
 struct Root {
@@ -28,6 +29,7 @@ struct Root {
   std::uint64_t layout;               // const: a hash of sizes and offsets of what readers read
   char release[16];                   // const: "0.1.0"
   const Options* options;             // const
+  const Sampler* sampler;             // const
   std::atomic<const void*> region{};  // atomic: who creates the arena → readers; null before
 
   std::atomic<std::uint32_t> trim_wanted{};  // atomic: a tool → heap; counts requests

@@ -9,6 +9,7 @@
 #include "heap.h"
 #include "maintenance.h"
 #include "options.h"
+#include "sampler.h"
 
 namespace ashlar {
 
@@ -66,6 +67,7 @@ void init_magazines(Lane& lane) {
   m.take = std::remove(static_cast<Stack>(m.take_base), static_cast<Stack>(m.take), reclaimed);
   m.give = std::remove(static_cast<Stack>(m.give_base), static_cast<Stack>(m.give), reclaimed);
   m.reclaimed = 0;
+  m.sample_next = false;  // `take` will run dry too early
 }
 
 // Before a slow path believes the stacks' bounds: null words are slots that were reclaimed.
@@ -84,8 +86,14 @@ inline void exchange_stacks(Magazine& m) {
   m.give_end = base + m.capacity;
 }
 
+void give_slots(Lane& lane, ClassIndex c, void* const* slots, std::uint32_t count) {
+  if (Sampler::is_on()) [[unlikely]]
+    sampler.forget(slots, count);
+  arena.give_slots(lane.slabs, c, slots, count);
+}
+
 void flush_stack(Lane& lane, ClassIndex c, Stack base, Stack top) {
-  if (top != base) arena.give_slots(lane.slabs, c, base, static_cast<std::uint32_t>(top - base));
+  if (top != base) give_slots(lane, c, base, static_cast<std::uint32_t>(top - base));
 }
 
 void flush_magazine(Lane& lane, ClassIndex c) {
@@ -95,6 +103,7 @@ void flush_magazine(Lane& lane, ClassIndex c) {
   const Stack give = m.give;
   m.take = m.take_base;
   m.give = m.give_base;
+  m.sample_next = false;
   flush_stack(lane, c, m.take_base, take);
   flush_stack(lane, c, m.give_base, give);
 }
@@ -102,7 +111,58 @@ void flush_magazine(Lane& lane, ClassIndex c) {
 void flush_remote(Lane& lane) {
   const std::uint32_t count = lane.remote_count;
   lane.remote_count = 0;
+  if (Sampler::is_on()) [[unlikely]]
+    sampler.forget(lane.remote, count);
   arena.give_remote(lane.remote, count);
+}
+
+// --- sampling: see sampler.h for how, and why nothing else must know of it -----------------------
+
+// Whether the slot that a slow path hands out is sampled: it was drawn when `take` was filled, or
+// is now. How often that was drawn before does not matter: the process has no memory.
+bool is_sample(Magazine& m, ClassIndex c) {
+  if (!Sampler::is_on()) [[likely]]
+    return false;
+  const bool drawn = m.sample_next;
+  m.sample_next = false;
+  return drawn || sampler.draw(size_class(c).slot_bytes) == 0;
+}
+
+// Of `slots` slots, how many `take` may hold behind the one that is handed out now.
+std::uint32_t slots_before_sample(Magazine& m, ClassIndex c, std::uint32_t slots) {
+  if (!Sampler::is_on()) [[likely]]
+    return slots;
+  const std::uint64_t before = sampler.draw(size_class(c).slot_bytes);
+  m.sample_next = before < slots;
+  return m.sample_next ? static_cast<std::uint32_t>(before) : slots;
+}
+
+// After the stacks were exchanged, so that `give` is dry. What is in `take` was freed; what is
+// there behind the next sample is as good as freed just now. `now`: slots that are handed out at
+// once.
+void forget_and_shorten(Magazine& m, ClassIndex c, std::uint32_t now) {
+  if (!Sampler::is_on()) [[likely]]
+    return;
+  const auto slots = static_cast<std::uint32_t>(m.take - m.take_base);
+  sampler.forget(m.take_base, slots);
+  const std::uint32_t keep = now + slots_before_sample(m, c, slots - now);
+  const std::uint32_t surplus = slots - keep;
+  std::memcpy(m.give_base, m.take_base, surplus * sizeof *m.give_base);
+  std::memmove(m.take_base, m.take_base + surplus, keep * sizeof *m.take_base);
+  m.take = m.take_base + keep;
+  m.give = m.give_base + surplus;
+}
+
+void* noted(void* slot, ClassIndex c, bool sampled) {
+  return sampled ? sampler.note(slot, size_class(c).slot_bytes) : slot;
+}
+
+// A slot that was freed just now is handed out by a slow path again.
+void* sampled_anew(Magazine& m, ClassIndex c, void* slot) {
+  if (!Sampler::is_on()) [[likely]]
+    return slot;
+  sampler.forget(&slot, 1);
+  return noted(slot, c, is_sample(m, c));
 }
 
 // Doubles the stacks of a class, up to its bound.
@@ -197,13 +257,18 @@ void tick(Lane& lane) {
   grow_magazine(lane, c);
   Magazine& m = lane.magazine[c.v];
   m.used = true;
+  const bool sampled = is_sample(m, c);
+  // Each slot of a coarse class is handed out in a slow path, and drawn for there.
+  const std::uint32_t want =
+      is_coarse(c) ? m.capacity : 1 + slots_before_sample(m, c, m.capacity - 1u);
   for (;;) {
     const std::uint32_t seen = arena.chunks();
     const Stack base = is_coarse(c) ? m.give_base : m.take_base;
-    const std::uint32_t taken = arena.take_slots(lane.slabs, c, base, m.capacity);
+    const std::uint32_t taken = arena.take_slots(lane.slabs, c, base, want);
     if (taken != 0) {
+      if (taken < want) m.sample_next = false;
       (is_coarse(c) ? m.give : m.take) = base + taken - 1;
-      return base[taken - 1];
+      return noted(base[taken - 1], c, sampled);
     }
     const PageCount slab = pages_for(size_class(c).slab_bytes);
     if (!heap.make_room(seen, slab, bytes_of(slab))) {
@@ -229,17 +294,23 @@ void tick(Lane& lane) {
   if (m.take != m.take_base || m.capacity == 0) {
     const Stack top = m.take;
     m.take = m.take_base;
+    m.sample_next = false;
     flush_stack(lane, c, m.take_base, top);
     grow_magazine(lane, c);
     if (m.give != m.give_end) return;
   }
   exchange_stacks(m);
+  forget_and_shorten(m, c, 0);
 }
 
 // A slot of another lane.
 void give_remote(void* p) {
   Lane* const lane = heap.lane_for_this_thread();
-  if (lane == nullptr) return arena.give_remote(&p, 1);
+  if (lane == nullptr) {
+    if (Sampler::is_on()) [[unlikely]]
+      sampler.forget(&p, 1);
+    return arena.give_remote(&p, 1);
+  }
   Entered entered(*lane);
   const std::uint32_t count = lane->remote_count;
   lane->remote[count] = p;
@@ -258,7 +329,11 @@ constinit thread_local std::ptrdiff_t t_lane_distance = 0;
 void* take_slow(ClassIndex c) {
   // A lane that another thread had before may bring full stacks.
   Lane* const lane = heap.lane_for_this_thread();
-  if (lane == nullptr) return heap.take_shared(c);
+  if (lane == nullptr) {
+    void* const slot = heap.take_shared(c);
+    const bool sampled = Sampler::is_on() && sampler.draw(size_class(c).slot_bytes) == 0;
+    return noted(slot, c, slot != nullptr && sampled);
+  }
   Busy busy(*lane);
   Magazine& m = lane->magazine[c.v];
   settle(m);
@@ -266,17 +341,20 @@ void* take_slow(ClassIndex c) {
     if (m.give == m.give_base) return refill_slow(*lane, c);
     const Stack top = m.give;
     m.give = top - 1;
-    return top[-1];
+    return sampled_anew(m, c, top[-1]);
   }
-  if (m.take == m.take_base && m.give != m.give_base) {
+  const bool dry = m.take == m.take_base;
+  if (dry && m.give != m.give_base) {
     m.used = true;
     exchange_stacks(m);
     if (m.capacity < kBriskSlots) grow_magazine(*lane, c);
   }
   if (m.take == m.take_base) return refill_slow(*lane, c);
+  const bool sampled = dry && is_sample(m, c);
+  if (dry) forget_and_shorten(m, c, 1);
   const Stack top = m.take;
   m.take = top - 1;
-  return top[-1];
+  return noted(top[-1], c, sampled);
 }
 
 void give_slow(void* p, const char* caller) {
@@ -408,7 +486,7 @@ std::uint32_t reclaim(Lane& lane, ClassIndex c, Stack base, Stack top) {
   for (; base != top; base++) {
     void* const slot = take_word(*base);
     if (slot == nullptr) continue;
-    arena.give_slots(lane.slabs, c, &slot, 1);
+    give_slots(lane, c, &slot, 1);
     count++;
   }
   return count;
@@ -442,7 +520,7 @@ bool reclaim_magazine(Lane& lane, ClassIndex c) {
         std::atomic_ref(at[i]).store(slots[i], std::memory_order_relaxed);  // or the owner waits
       }
     }
-    arena.give_slots(lane.slabs, c, slots, ours);
+    give_slots(lane, c, slots, ours);
     reclaimed += ours;
     if (at + count >= safe_end) break;
     at += count;
@@ -498,7 +576,7 @@ void recover_magazines(Lane& lane) {
   const auto rescue = [&](ClassIndex c, Stack base, Stack top) {
     for (; base != top; base++) {
       // The owner may have died between giving a slot back and taking it off the stack.
-      if (arena.locate(*base).kind == Place::Kind::slot) arena.give_slots(lane.slabs, c, base, 1);
+      if (arena.locate(*base).kind == Place::Kind::slot) give_slots(lane, c, base, 1);
     }
   };
   if (lane.owner != OwnerState::changing) {

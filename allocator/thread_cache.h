@@ -50,6 +50,7 @@ struct alignas(kMagazineBytes) Magazine {
   std::uint32_t slab_mask = 0;            // const: slab_bytes - 1
   std::uint16_t capacity = 0;             // owner: slots per stack
   bool used = false;                      // owner: had a slow call since the last trim
+  bool sample_next = false;               // owner: when `take` is dry, a sample is due (sampler)
   Owned<Stack> take_base = no_stack + 1;  // owner → reports
   Owned<Stack> give_base = no_stack + 1;  // owner → reports
   Owned<std::uint32_t> reclaimed;         // owner, or who froze the lane: null words in the stacks

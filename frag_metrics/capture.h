@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "samples.h"
 #include "snapshot.h"
 #include "target.h"
 
@@ -33,5 +34,9 @@ Snapshot capture(Target& target, std::uint64_t root, const Limits& limits = {});
 
 // The arena of the first root that has one.
 Snapshot capture(Target& target, const Limits& limits = {});
+
+// The samples that the target keeps (option sample_kib) of objects that are live in the snapshot,
+// which is of the same root. Error when it keeps none.
+Samples capture_samples(Target& target, std::uint64_t root, const Snapshot& snapshot);
 
 }  // namespace ashlar::frag

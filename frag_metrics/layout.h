@@ -13,6 +13,7 @@
 #include "arena_layout.h"
 #include "options.h"
 #include "root.h"
+#include "sampler.h"
 #include "thread_cache.h"
 
 namespace ashlar::frag {
@@ -60,6 +61,10 @@ consteval std::uint64_t layout_hash() {
   mix(offsetof(Magazine, capacity));
   mix(offsetof(Magazine, take_base));
   mix(offsetof(Magazine, give_base));
+  mix(sizeof(Sampler));
+  mix(sizeof(SampleTable));
+  mix(offsetof(SampleTable, address));
+  mix(offsetof(SampleTable, record));
   for (const SizeClass& c : kSizeClasses) {
     mix(c.slot_bytes);
     mix(c.slab_bytes);

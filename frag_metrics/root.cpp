@@ -11,6 +11,7 @@ constinit Root ashlar_root = {
     .layout = frag::layout_hash(),
     .release = ASHLAR_VERSION,
     .options = &options,
+    .sampler = &sampler,
 };
 
 }  // namespace ashlar

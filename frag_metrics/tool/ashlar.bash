@@ -17,7 +17,7 @@ _ashlar() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]}
     local options=
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "report doctor map top diff export trim run serve --help --version" -- "$word"))
+        COMPREPLY=($(compgen -W "report doctor map top diff export sites trim run serve --help --version" -- "$word"))
         return
     fi
     case $before in
@@ -39,6 +39,7 @@ _ashlar() {
     doctor | map | diff) options="--json" ;;
     top) options="--json --every --count" ;;
     export) options="--prometheus --json --csv" ;;
+    sites) options="--json --folded --pprof" ;;
     trim) options="--json --wait" ;;
     run) options="--every --report --record --" ;;
     serve) options="--listen" ;;

@@ -105,6 +105,18 @@ int run(int argc, char** argv) {
   formats->require_option(1);
   out->callback([&] { code = run_export(words, format); });
 
+  SitesForm form = SitesForm::text;
+  CLI::App* const sites = verb("sites", "Which call sites hold what keeps sparse slabs");
+  one_target(sites);
+  const auto as = [&](const char* name, SitesForm means, const char* help) {
+    sites->add_flag_callback(
+        name, [&form, means] { form = means; }, help);
+  };
+  as("--json", SitesForm::json, "Print JSON");
+  as("--folded", SitesForm::folded, "Print folded stacks with pinned bytes, for flame graphs");
+  as("--pprof", SitesForm::pprof, "Print a heap profile for pprof");
+  sites->callback([&] { code = run_sites(target, form, view); });
+
   std::string patience = "2s";
   CLI::App* const trim = verb("trim", "Ask a process to give back what it can");
   trim->add_option("PID", target, "Process id")->required();

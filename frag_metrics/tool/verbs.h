@@ -48,6 +48,9 @@ int run_diff(const std::string& before, const std::string& after, const View& vi
 enum class Format { json, prometheus, csv };
 int run_export(const std::vector<std::string>& targets, Format format);
 
+enum class SitesForm { text, json, folded, pprof };
+int run_sites(const std::string& target, SitesForm form, const View& view);
+
 int run_trim(const std::string& target, Milliseconds patience, const View& view);
 
 struct Recording {

@@ -68,7 +68,7 @@ def completion_knows_the_verbs():
     text = tool.run("--help", expect=0).stdout
     verbs = [line.split()[0] for line in text.split("Subcommands:")[1].splitlines()
              if line.startswith("  ") and line.split()]
-    assert len(verbs) == 9, verbs
+    assert len(verbs) == 10, verbs
     for verb in verbs:
         assert verb in complete("ashlar", ""), verb
         assert f"ashlar {verb}" in manual, verb

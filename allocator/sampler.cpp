@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+#include "sampler.h"
+
+#include <bit>
+#include <ucontext.h>
+
+#include "thread_cache.h"
+
+namespace ashlar {
+
+constinit Sampler sampler;
+
+namespace {
+
+// An address has its place in the index within so many words from where its hash says.
+constexpr std::uint32_t kProbes = 32;
+
+std::uint64_t mix(std::uint64_t x) {  // splitmix64 (Steele, Lea, Flood 2014)
+  x = (x ^ x >> 30) * 0xbf58'476d'1ce4'e5b9;
+  x = (x ^ x >> 27) * 0x94d0'49bb'1331'11eb;
+  return x ^ x >> 31;
+}
+
+std::uint32_t hash(const void* p) {
+  return static_cast<std::uint32_t>(mix(reinterpret_cast<std::uintptr_t>(p)) >> 32);
+}
+
+// The natural logarithm of n / 2^53, for 0 < n <= 2^53, to five digits: the exponent, and for the
+// mantissa m in [1, 2) the series of 2 artanh((m − 1) / (m + 1)). The C library's is in libm.
+double log_of_fraction(std::uint64_t n) {
+  const int exponent = static_cast<int>(std::bit_width(n)) - 1;
+  const double m = static_cast<double>(n) / static_cast<double>(std::uint64_t{1} << exponent);
+  const double z = (m - 1) / (m + 1);
+  const double zz = z * z;
+  const double series = 2 * z * (1 + zz * (1.0 / 3 + zz * (1.0 / 5 + zz * (1.0 / 7 + zz / 9))));
+  return (exponent - 53) * 0.693'147'180'559'945 + series;
+}
+
+template <class Visit>
+void for_each_probe(const void* p, Visit&& visit) {
+  const std::uint32_t first = hash(p);
+  for (std::uint32_t i = 0; i < kProbes; i++) {
+    if (visit((first + i) % SampleTable::kRecords)) return;
+  }
+}
+
+}  // namespace
+
+std::uint64_t Sampler::draw(Bytes bytes) {
+  constexpr std::uint64_t kStep = 0x9e37'79b9'7f4a'7c15;
+  const std::uint64_t x = mix(random_.fetch_add(kStep, std::memory_order_relaxed));  // any order
+  const double distance = -log_of_fraction((x >> 11) + 1) *
+                          static_cast<double>(options.sample_kib) * static_cast<double>(kKiB);
+  return static_cast<std::uint64_t>(distance / static_cast<double>(bytes));
+}
+
+void* Sampler::note(void* p, Bytes bytes) {
+  SampleTable* const table = make_table();
+  if (table == nullptr) return p;
+  table->taken++;
+  bool kept = false;
+  for_each_probe(p, [&](std::uint32_t i) {
+    std::uint64_t empty = 0;
+    if (!table->address[i].compare_exchange_strong(empty, SampleTable::kClaimed)) return false;
+    SampleRecord& record = table->record[i];
+    ucontext_t context;
+    ::getcontext(&context);
+    const auto at = [&context](int reg) {
+      return static_cast<std::uint64_t>(context.uc_mcontext.gregs[reg]);
+    };
+    record.bytes = bytes;
+    record.rip = at(REG_RIP);
+    record.rsp = at(REG_RSP);
+    record.rbp = at(REG_RBP);
+    record.rbx = at(REG_RBX);
+    record.r12 = at(REG_R12);
+    record.r13 = at(REG_R13);
+    record.r14 = at(REG_R14);
+    record.r15 = at(REG_R15);
+    record.stack_bytes = os::copy_readable(record.stack, reinterpret_cast<const void*>(record.rsp),
+                                           SampleRecord::kStackBytes);
+    table->filter[hash(p) % SampleTable::kFilterCells]++;
+    table->address[i].store(reinterpret_cast<std::uintptr_t>(p));
+    kept = true;
+    return true;
+  });
+  if (!kept) table->lost++;
+  return p;
+}
+
+void Sampler::forget(void* const* slots, std::uint32_t count) {
+  SampleTable* const table = table_.load(std::memory_order_acquire);  // pairs with: make_table
+  if (table == nullptr) return;
+  for (std::uint32_t i = 0; i < count; i++) {
+    std::atomic<std::uint8_t>& cell = table->filter[hash(slots[i]) % SampleTable::kFilterCells];
+    // relaxed: the hand-over of the object orders it after note()
+    if (cell.load(std::memory_order_relaxed) == 0) [[likely]]
+      continue;
+    for_each_probe(slots[i], [&](std::uint32_t at) {
+      auto address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(slots[i]));
+      if (!table->address[at].compare_exchange_strong(address, 0)) return false;
+      cell--;
+      return true;
+    });
+  }
+}
+
+SampleTable* Sampler::make_table() {
+  SampleTable* table = table_.load(std::memory_order_acquire);  // pairs with: the exchange below
+  if (table != nullptr) return table;
+  const PageCount pages = pages_for(sizeof(SampleTable));
+  bool zero = false;
+  void* block = nullptr;
+  for (std::uint32_t seen = arena.chunks();; seen = arena.chunks()) {
+    block = arena.take_pages(pages, kPageBytes, BlockKind::internal, zero);
+    if (block != nullptr) break;
+    if (!arena.grow(seen, pages, kPageBytes)) return nullptr;
+  }
+  auto* const made = static_cast<SampleTable*>(block);
+  if (!zero) os::purge(block, sizeof(SampleTable));
+  made->mean_bytes = static_cast<std::uint64_t>(options.sample_kib) * kKiB;
+  if (table_.compare_exchange_strong(table, made)) return made;
+  static_cast<void>(arena.give_pages(block, BlockKind::internal));
+  return table;
+}
+
+}  // namespace ashlar

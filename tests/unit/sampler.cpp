@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+#include "sampler.h"
+
+#include <cmath>
+
+#include "heap.h"
+#include "thread_cache.h"
+#include "unit.h"
+
+namespace ashlar::test {
+
+TEST_SUITE_BEGIN("sampler");
+
+TEST_CASE("distances between samples are exponential") {
+  options.sample_kib = 64;
+  constexpr int kDraws = 200'000;
+  for (const Bytes bytes : {Bytes{16}, Bytes{1024}, 512 * kKiB}) {
+    int zeros = 0;
+    double sum = 0;
+    for (int i = 0; i < kDraws; i++) {
+      const std::uint64_t n = sampler.draw(bytes);
+      zeros += n == 0;
+      sum += static_cast<double>(n);
+    }
+    // A geometric distribution: 1 − exp(−bytes / mean) of them are 0, and what its mean is.
+    const double p = 1 - std::exp(-static_cast<double>(bytes) / (64 * 1024));
+    CAPTURE(bytes);
+    CHECK(static_cast<double>(zeros) / kDraws == doctest::Approx(p).epsilon(0.02).scale(0.1));
+    CHECK(sum / kDraws == doctest::Approx((1 - p) / p).epsilon(0.02).scale(0.01));
+  }
+}
+
+TEST_CASE("samples are as many as the bytes allocated say, and go when objects are freed") {
+  options.sample_kib = 1;
+  const auto live = [] {
+    const SampleTable* const table = sampler.table().load();
+    std::uint64_t n = 0;
+    for (const auto& address : table->address) n += address.load() != 0;
+    return n;
+  };
+  std::vector<void*> objects;
+  const ClassIndex c = class_for(96);
+  for (int round = 0; round < 20; round++) {  // through the magazines again and again
+    for (int i = 0; i < 20'000; i++) objects.push_back(take_slot(c));
+    const double wanted = 20'000 * (1 - std::exp(-96.0 / 1024));
+    CHECK(static_cast<double>(live()) == doctest::Approx(wanted).epsilon(0.15));
+    for (void* p : objects) give_slot(p);
+    objects.clear();
+    flush_lane(*this_lane());
+    CHECK(live() == 0);
+  }
+  CHECK(sampler.table().load()->lost == 0);
+  for (const auto& cell : sampler.table().load()->filter) REQUIRE(cell == 0);
+  CHECK(sound(arena.check_invariants()) == "");
+  CHECK(sound(check_invariants(*this_lane())) == "");
+}
+
+TEST_CASE("a large object is sampled by its length") {
+  options.sample_kib = 64;
+  bool zero = false;
+  const std::uint64_t before = sampler.table().load()->taken;
+  for (int i = 0; i < 50; i++) {
+    void* const p = heap.take_large(2 * kMiB, kPageBytes, zero);
+    REQUIRE(p != nullptr);
+    CHECK(heap.give_large(p));
+  }
+  CHECK(sampler.table().load()->taken == before + 50);
+}
+
+TEST_CASE("what does not fit into the table is lost, and counted") {
+  options.sample_kib = 1;
+  std::vector<void*> objects;
+  for (int i = 0; i < 60'000; i++) objects.push_back(take_slot(class_for(2048)));
+  const SampleTable& table = *sampler.table().load();
+  CHECK(table.lost > 0);
+  for (void* p : objects) give_slot(p);
+  flush_lane(*this_lane());
+  for (const auto& address : table.address) REQUIRE(address == 0);
+  options.sample_kib = 0;
+}
+
+TEST_SUITE_END();
+
+}  // namespace ashlar::test
