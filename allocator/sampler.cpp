@@ -21,8 +21,12 @@ std::uint64_t mix(std::uint64_t x) {  // splitmix64 (Steele, Lea, Flood 2014)
   return x ^ x >> 31;
 }
 
-std::uint32_t hash(const void* p) {
-  return static_cast<std::uint32_t>(mix(reinterpret_cast<std::uintptr_t>(p)) >> 32);
+constexpr std::uint64_t kStep = 0x9e37'79b9'7f4a'7c15;  // 2^64 over the golden ratio
+
+// Where an address has its cell in the filter: Fibonacci hashing, as it is done for every slot.
+std::uint32_t cell_of(const void* p) {
+  static_assert(SampleTable::kFilterCells == 1 << 16);
+  return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p) * kStep >> 48);
 }
 
 // The natural logarithm of n / 2^53, for 0 < n <= 2^53, to five digits: the exponent, and for the
@@ -38,7 +42,7 @@ double log_of_fraction(std::uint64_t n) {
 
 template <class Visit>
 void for_each_probe(const void* p, Visit&& visit) {
-  const std::uint32_t first = hash(p);
+  const auto first = static_cast<std::uint32_t>(mix(reinterpret_cast<std::uintptr_t>(p)));
   for (std::uint32_t i = 0; i < kProbes; i++) {
     if (visit((first + i) % SampleTable::kRecords)) return;
   }
@@ -47,7 +51,6 @@ void for_each_probe(const void* p, Visit&& visit) {
 }  // namespace
 
 std::uint64_t Sampler::draw(Bytes bytes) {
-  constexpr std::uint64_t kStep = 0x9e37'79b9'7f4a'7c15;
   const std::uint64_t x = mix(random_.fetch_add(kStep, std::memory_order_relaxed));  // any order
   const double distance = -log_of_fraction((x >> 11) + 1) *
                           static_cast<double>(options.sample_kib) * static_cast<double>(kKiB);
@@ -79,7 +82,8 @@ void* Sampler::note(void* p, Bytes bytes) {
     record.r15 = at(REG_R15);
     record.stack_bytes = os::copy_readable(record.stack, reinterpret_cast<const void*>(record.rsp),
                                            SampleRecord::kStackBytes);
-    table->filter[hash(p) % SampleTable::kFilterCells]++;
+    table->filter[cell_of(p)]++;
+    table->live++;
     table->address[i].store(reinterpret_cast<std::uintptr_t>(p));
     kept = true;
     return true;
@@ -90,19 +94,29 @@ void* Sampler::note(void* p, Bytes bytes) {
 
 void Sampler::forget(void* const* slots, std::uint32_t count) {
   SampleTable* const table = table_.load(std::memory_order_acquire);  // pairs with: make_table
-  if (table == nullptr) return;
-  for (std::uint32_t i = 0; i < count; i++) {
-    std::atomic<std::uint8_t>& cell = table->filter[hash(slots[i]) % SampleTable::kFilterCells];
-    // relaxed: the hand-over of the object orders it after note()
-    if (cell.load(std::memory_order_relaxed) == 0) [[likely]]
+  // relaxed here and below: the hand-over of an object orders its freeing after its note()
+  if (table == nullptr || table->live.load(std::memory_order_relaxed) == 0) return;
+  const auto cell = [&](std::uint32_t i) {
+    return table->filter[cell_of(slots[i])].load(std::memory_order_relaxed);
+  };
+  std::uint32_t i = 0;
+  for (; i + 4 <= count; i += 4) {  // one branch for four
+    if ((cell(i) | cell(i + 1) | cell(i + 2) | cell(i + 3)) == 0) [[likely]]
       continue;
-    for_each_probe(slots[i], [&](std::uint32_t at) {
-      auto address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(slots[i]));
-      if (!table->address[at].compare_exchange_strong(address, 0)) return false;
-      cell--;
-      return true;
-    });
+    for (std::uint32_t k = i; k < i + 4; k++) forget_one(*table, slots[k]);
   }
+  for (; i < count; i++) forget_one(*table, slots[i]);
+}
+
+void Sampler::forget_one(SampleTable& table, const void* p) {
+  if (table.filter[cell_of(p)].load(std::memory_order_relaxed) == 0) return;
+  for_each_probe(p, [&](std::uint32_t at) {
+    auto address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(p));
+    if (!table.address[at].compare_exchange_strong(address, 0)) return false;
+    table.filter[cell_of(p)]--;
+    table.live--;
+    return true;
+  });
 }
 
 SampleTable* Sampler::make_table() {

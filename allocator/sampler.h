@@ -44,6 +44,7 @@ struct SampleTable {
   std::uint64_t mean_bytes;          // const
   std::atomic<std::uint64_t> taken;  // atomic: any → reports; samples in all
   std::atomic<std::uint64_t> lost;   // atomic: any → reports; of these, not kept for want of room
+  std::atomic<std::uint64_t> live;   // atomic: any → any; records in use
   alignas(kPageBytes) std::atomic<std::uint8_t> filter[kFilterCells];  // atomic: any → any
   std::atomic<std::uint64_t> address[kRecords];                        // atomic: any → any
   SampleRecord record[kRecords];  // who claimed the address → reports
@@ -67,6 +68,7 @@ class Sampler {
 
  private:
   SampleTable* make_table();
+  static void forget_one(SampleTable& table, const void* p);
 
   std::atomic<SampleTable*> table_ = nullptr;  // atomic: who takes the first sample → all
   std::atomic<std::uint64_t> random_ = 0;      // atomic: any → any
