@@ -301,6 +301,10 @@ void tick(Lane& lane) {
   }
   exchange_stacks(m);
   forget_and_shorten(m, c, 0);
+  if (m.give == m.give_end) [[unlikely]] {  // the next one is sampled: all went back to `give`
+    m.give = m.give_base;
+    flush_stack(lane, c, m.give_base, m.give_end);
+  }
 }
 
 // A slot of another lane.

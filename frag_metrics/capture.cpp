@@ -83,6 +83,7 @@ class Capture {
     for (const SizeClass& c : kSizeClasses) {
       snapshot_.classes.push_back({c.slot_bytes, c.slab_bytes, c.capacity});
     }
+    snapshot_.classes.push_back({kGrainBytes, kUnitBytes, kGrains});
   }
 
   void read_header() {
@@ -187,7 +188,8 @@ class Capture {
   // Returns the units to step on.
   std::uint32_t read_slab(const ChunkMeta& meta, UnitIndex unit) {
     UnitEntry entry{units_[unit.v]};
-    if (!entry.is_slab()) return 1;
+    if (entry.is_free()) return 1;
+    if (entry.is_mosaic()) return read_mosaic(meta, unit, entry.tag());
     if (entry.size_class().v >= kClassCount || unit.v % units_of(entry.size_class()) != 0) {
       snapshot_.dropped++;
       return 1;
@@ -210,6 +212,28 @@ class Capture {
     snapshot_.slabs_reread += read_again ? 1 : 0;
     add_slab(unit, c, entry.tag(), bits);
     return units_of(c);
+  }
+
+  // Its objects are counted as nobody's: whoever frees one in a mosaic changes its bits at once.
+  std::uint32_t read_mosaic(const ChunkMeta& meta, UnitIndex unit, std::uint64_t tag) {
+    const std::uint32_t u = unit.v % kUnitsPerChunk;
+    spend(sizeof(Slab) + 3 * kGrainWords * sizeof(std::uint64_t));
+    Slab slab;
+    slab.first_page = first_page(unit).v;
+    slab.size_class = kClassCount;
+    slab.lane = lane_of(tag);
+    slab.words = snapshot_.live_bits.size();
+    slab.starts = snapshot_.start_bits.size();
+    for (std::uint32_t w = 0; w < kGrainWords; w++) {
+      const std::uint64_t taken = ~meta.mosaic_free[u][w].load();
+      slab.live += static_cast<std::uint32_t>(std::popcount(taken));
+      snapshot_.live_bits.push_back(taken);
+      snapshot_.taken_bits.push_back(taken);
+      snapshot_.start_bits.push_back(meta.mosaic_start[u][w].load() & taken);
+    }
+    if (slab.lane != Slab::kNoLane) snapshot_.lanes[slab.lane].slabs++;
+    snapshot_.slabs.push_back(slab);
+    return 1;
   }
 
   static std::uint32_t units_of(ClassIndex c) {
@@ -353,13 +377,16 @@ class Capture {
     if (in_slab >= shape.slab_bytes || in_slab % shape.slot_bytes != 0) return;
     const std::uint64_t slot = in_slab / shape.slot_bytes;
     if (slot >= shape.capacity) return;
-    std::uint64_t& word = snapshot_.live_bits[slab->words + slot / 64];
-    const std::uint64_t bit = std::uint64_t{1} << slot % 64;
-    if ((word & bit) == 0) return;
-    word &= ~bit;
-    slab->live--;
-    slab->cached++;
-    snapshot_.lanes[lane].cached += shape.slot_bytes;
+    const std::uint32_t slots = snapshot_.slots_of_object(*slab, static_cast<std::uint32_t>(slot));
+    for (std::uint64_t i = slot; i < slot + slots; i++) {
+      std::uint64_t& word = snapshot_.live_bits[slab->words + i / 64];
+      const std::uint64_t bit = std::uint64_t{1} << i % 64;
+      if ((word & bit) == 0) continue;
+      word &= ~bit;
+      slab->live--;
+      slab->cached++;
+      snapshot_.lanes[lane].cached += shape.slot_bytes;
+    }
   }
 
   // --- what is in memory
@@ -461,7 +488,8 @@ bool find_object(const Snapshot& snapshot, Sample& sample) {
     resident += snapshot.pages[slab->first_page + p].resident ? kPageBytes : 0;
   }
   const std::uint64_t used = std::uint64_t{slab->live} * shape.slot_bytes;
-  sample.pinned = resident > used ? static_cast<double>(resident - used) / slab->live : 0;
+  const double share = static_cast<double>(sample.bytes) / static_cast<double>(used);
+  sample.pinned = resident > used ? static_cast<double>(resident - used) * share : 0;
   return true;
 }
 

@@ -113,7 +113,7 @@ class Doctor {
     std::uint64_t bytes = 0;
     for (const Slab& slab : snapshot_.slabs) {
       const ClassShape& shape = snapshot_.shape(slab);
-      if (shape.slot_bytes != slot_bytes) continue;
+      if (shape.slot_bytes != slot_bytes || snapshot_.is_mosaic(slab)) continue;
       for (std::uint32_t p = 0; p < shape.pages(); p++) {
         bytes += snapshot_.pages[slab.first_page + p].resident ? kPageBytes : 0;
       }

@@ -49,6 +49,8 @@ const std::vector<Series>& series() {
        [](const Report& r) { return number(r.heap.mapped); }},
       {"empty_page_bytes", "Pages in memory of slabs, without a live object.",
        [](const Report& r) { return number(r.empty.empty); }},
+      {"mosaic_bytes", "Slabs that were re-cut for objects of all sizes.",
+       [](const Report& r) { return number(r.mosaics.active); }},
       {"findings", "What the doctor has to say.",
        [](const Report& r) { return number(r.findings.size()); }},
       {"lanes", "Threads' leases, used and unused.",
@@ -64,7 +66,8 @@ const std::vector<Series>& series() {
 
 const std::vector<ClassSeries>& class_series() {
   static const std::vector<ClassSeries> all = {
-      {"class_objects", "Objects of a size class.", [](const ClassMetrics& c) { return c.live; }},
+      {"class_objects", "Objects of a size class.",
+       [](const ClassMetrics& c) { return c.live + c.in_mosaics; }},
       {"class_slabs", "Slabs of a size class.", [](const ClassMetrics& c) { return c.slabs; }},
       {"class_free_bytes", "Free slots of a size class.",
        [](const ClassMetrics& c) { return c.free; }},

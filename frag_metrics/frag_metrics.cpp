@@ -64,7 +64,7 @@ size_t frag_get_classes(const frag_snapshot* snapshot, frag_class* classes, size
     classes[i] = {.slot_bytes = all[i].slot_bytes,
                   .slabs = all[i].slabs,
                   .slots = all[i].slots,
-                  .objects = all[i].live,
+                  .objects = all[i].live + all[i].in_mosaics,
                   .free = all[i].free,
                   .deciles = {}};
     std::memcpy(classes[i].deciles, all[i].deciles.data(), sizeof classes[i].deciles);

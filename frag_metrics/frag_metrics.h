@@ -47,11 +47,11 @@ typedef struct frag_class {
   uint64_t slot_bytes;
   uint64_t slabs;       /* number */
   uint64_t slots;       /* number, in those slabs */
-  uint64_t objects;     /* number of live slots */
+  uint64_t objects;     /* number, live, also those in mosaics */
   uint64_t free;        /* in slots that are not live */
   uint64_t deciles[10]; /* number of slabs by the part of their slots that is live */
 } frag_class;
-/* Writes up to `room` classes that have slabs, ascending. Returns how many there are. */
+/* Writes up to `room` classes that have slabs or objects, ascending. Returns how many there are. */
 size_t frag_get_classes(const frag_snapshot* snapshot, frag_class* classes, size_t room);
 
 /* The part of free memory, 0 to 1, in which no request of so many pages fits. */

@@ -37,6 +37,9 @@ consteval std::uint64_t layout_hash() {
   mix(offsetof(ChunkMeta, rows));
   mix(offsetof(ChunkMeta, long_free));
   mix(offsetof(ChunkMeta, long_remote));
+  mix(offsetof(ChunkMeta, mosaic_free));
+  mix(offsetof(ChunkMeta, mosaic_start));
+  mix(kGrainBytes);
   mix(ChunkMeta::kShortWords);
   mix(sizeof(SlabDescriptor));
   mix(offsetof(SlabDescriptor, used));

@@ -54,6 +54,9 @@ const char* check(const Snapshot& snapshot) {
     behind = std::uint64_t{slab.first_page} + shape.pages();
     if (behind > snapshot.pages.size()) return "a slab lies in the arena";
     if (slab.words + shape.words() > snapshot.live_bits.size()) return "a slab has its bits";
+    if (snapshot.is_mosaic(slab) && slab.starts + shape.words() > snapshot.start_bits.size()) {
+      return "a mosaic has its starts";
+    }
     const std::uint64_t* const live = &snapshot.live_bits[slab.words];
     const std::uint64_t* const taken = &snapshot.taken_bits[slab.words];
     if (count_bits(live, 0, shape.capacity) != slab.live) return "`live` counts the live bits";
@@ -70,6 +73,18 @@ const char* check(const Snapshot& snapshot) {
   }
   if (snapshot.live_bits.size() != snapshot.taken_bits.size()) return "bitmaps are of one length";
   return nullptr;
+}
+
+std::uint32_t Snapshot::slots_of_object(const Slab& slab, std::uint32_t first) const {
+  if (!is_mosaic(slab)) return 1;
+  const std::uint64_t* const taken = &taken_bits[slab.words];
+  const std::uint64_t* const starts = &start_bits[slab.starts];
+  const auto bit = [](const std::uint64_t* words, std::uint32_t i) {
+    return (words[i / 64] >> i % 64 & 1) != 0;
+  };
+  std::uint32_t end = first + 1;
+  while (end < shape(slab).capacity && bit(taken, end) && !bit(starts, end)) end++;
+  return end - first;
 }
 
 Waterfall waterfall(const Snapshot& snapshot) {
@@ -112,11 +127,36 @@ Waterfall waterfall(const Snapshot& snapshot) {
   return w;
 }
 
+namespace {
+
+// Calls visit(bytes) for the live objects of a mosaic.
+template <class Visit>
+void for_each_object(const Snapshot& snapshot, const Slab& mosaic, Visit&& visit) {
+  const ClassShape& shape = snapshot.shape(mosaic);
+  for (std::uint32_t w = 0; w < shape.words(); w++) {
+    std::uint64_t begins =
+        snapshot.start_bits[mosaic.starts + w] & snapshot.live_bits[mosaic.words + w];
+    for (; begins != 0; begins &= begins - 1) {
+      const auto slot = w * 64 + static_cast<std::uint32_t>(std::countr_zero(begins));
+      visit(std::uint64_t{snapshot.slots_of_object(mosaic, slot)} * shape.slot_bytes);
+    }
+  }
+}
+
+}  // namespace
+
 std::vector<ClassMetrics> classes(const Snapshot& snapshot) {
-  std::vector<ClassMetrics> all(snapshot.classes.size());
+  std::vector<ClassMetrics> all(snapshot.classes.empty() ? 0 : snapshot.classes.size() - 1);
   for (std::size_t c = 0; c < all.size(); c++) all[c].slot_bytes = snapshot.classes[c].slot_bytes;
   for (const Slab& slab : snapshot.slabs) {
     const ClassShape& shape = snapshot.shape(slab);
+    if (snapshot.is_mosaic(slab)) {
+      for_each_object(snapshot, slab, [&](std::uint64_t bytes) {
+        const auto c = std::ranges::find(all, bytes, &ClassMetrics::slot_bytes);
+        if (c != all.end()) c->in_mosaics++;
+      });
+      continue;
+    }
     ClassMetrics& m = all[slab.size_class];
     m.slabs++;
     m.slots += shape.capacity;
@@ -137,10 +177,24 @@ std::vector<ClassMetrics> classes(const Snapshot& snapshot) {
   for (std::size_t c = 0; c < all.size(); c++) {
     // The smallest request that this class serves is one byte more than the class below holds.
     const std::uint32_t below = c == 0 ? 0 : all[c - 1].slot_bytes;
-    all[c].rounding_most = all[c].live * (all[c].slot_bytes - below - 1);
+    const std::uint64_t objects = all[c].live + all[c].in_mosaics;
+    all[c].rounding_most = objects * (all[c].slot_bytes - below - 1);
   }
-  std::erase_if(all, [](const ClassMetrics& m) { return m.slabs == 0; });
+  std::erase_if(all, [](const ClassMetrics& m) { return m.slabs == 0 && m.in_mosaics == 0; });
   return all;
+}
+
+Mosaics mosaics(const Snapshot& snapshot) {
+  Mosaics m;
+  for (const Slab& slab : snapshot.slabs) {
+    if (!snapshot.is_mosaic(slab)) continue;
+    const ClassShape& shape = snapshot.shape(slab);
+    m.mosaics++;
+    m.active += shape.slab_bytes;
+    m.free += (shape.capacity - slab.live) * std::uint64_t{shape.slot_bytes};
+    for_each_object(snapshot, slab, [&](std::uint64_t) { m.objects++; });
+  }
+  return m;
 }
 
 std::vector<std::uint16_t> page_occupancy(const Snapshot& snapshot) {

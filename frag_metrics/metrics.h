@@ -38,7 +38,8 @@ struct ClassMetrics {
   std::uint32_t slot_bytes = 0;
   std::uint64_t slabs = 0;
   std::uint64_t slots = 0;
-  std::uint64_t live = 0;                   // objects
+  std::uint64_t live = 0;                   // objects in those slabs
+  std::uint64_t in_mosaics = 0;             // objects of this size in mosaics
   std::uint64_t cached = 0;                 // slots in magazines
   std::uint64_t pending = 0;                // slots freed by other threads
   std::uint64_t active = 0;                 // bytes of the slabs
@@ -48,8 +49,17 @@ struct ClassMetrics {
   std::uint64_t empty_pages = 0;            // bytes of resident pages without a live object
   std::array<std::uint64_t, 10> deciles{};  // slabs by occupancy: [0] below 10 % … [9] from 90 %
 };
-// Classes that have a slab, ascending.
+// Classes that have a slab or objects, ascending.
 std::vector<ClassMetrics> classes(const Snapshot& snapshot);
+
+// Slabs that were re-cut for objects of all sizes.
+struct Mosaics {
+  std::uint64_t mosaics = 0;
+  std::uint64_t active = 0;   // bytes
+  std::uint64_t free = 0;     // bytes that are not in live objects
+  std::uint64_t objects = 0;  // live
+};
+Mosaics mosaics(const Snapshot& snapshot);
 
 // For each page, the bytes of it that are in use: live objects, large objects, our own data.
 std::vector<std::uint16_t> page_occupancy(const Snapshot& snapshot);

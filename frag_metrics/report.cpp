@@ -28,6 +28,7 @@ Report make_report(const Snapshot& snapshot) {
     r.lanes_leased += lane.leased ? 1 : 0;
   }
   r.classes = classes(snapshot);
+  r.mosaics = mosaics(snapshot);
   r.empty = empty_pages(snapshot);
   for (const std::uint32_t pages : {1u, 4u, kPagesPerUnit}) {
     r.meshable.push_back({pages, meshable(snapshot, pages)});
@@ -76,6 +77,7 @@ void fields(ClassMetrics& c, Each&& each) {
   each("slabs", c.slabs);
   each("slots", c.slots);
   each("live", c.live);
+  each("in_mosaics", c.in_mosaics);
   each("cached", c.cached);
   each("pending", c.pending);
   each("active", c.active);
@@ -84,6 +86,14 @@ void fields(ClassMetrics& c, Each&& each) {
   each("rounding_most", c.rounding_most);
   each("empty_pages", c.empty_pages);
   each("deciles", c.deciles);
+}
+
+template <class Each>
+void fields(Mosaics& m, Each&& each) {
+  each("mosaics", m.mosaics);
+  each("active", m.active);
+  each("free", m.free);
+  each("objects", m.objects);
 }
 
 template <class Each>
@@ -151,6 +161,7 @@ void fields(Report& r, Each&& each) {
   each("lanes", r.lanes);
   each("lanes_leased", r.lanes_leased);
   each("classes", r.classes);
+  each("mosaics", r.mosaics);
   each("empty_pages", r.empty);
   each("meshable", r.meshable);
   each("dirty_by_age", r.dirty);

@@ -48,6 +48,7 @@ struct Report {
   std::uint64_t lanes = 0;
   std::uint64_t lanes_leased = 0;
   std::vector<ClassMetrics> classes;
+  Mosaics mosaics;
   EmptyPages empty;
   std::vector<Meshable> meshable;
   DirtyAge dirty;

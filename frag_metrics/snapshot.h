@@ -39,7 +39,8 @@ struct Page {
   bool aged : 1;   // dirty since the purger's last pass or longer
 };
 
-// A size class.
+// A size class. The last one is no class: it is the shape of mosaics, whose slots are grains; their
+// objects take one grain or more.
 struct ClassShape {
   std::uint32_t slot_bytes = 0;
   std::uint32_t slab_bytes = 0;
@@ -57,6 +58,7 @@ struct Slab {
   std::uint32_t cached = 0;   // slots in magazines
   std::uint32_t pending = 0;  // slots that other threads freed and the owner has not taken over
   std::size_t words = 0;      // where its bits begin in Snapshot::live_bits and taken_bits
+  std::size_t starts = 0;     // of a mosaic: where its bits begin in Snapshot::start_bits
 
   static constexpr std::uint16_t kNoLane = 0xffff;
   std::uint32_t taken() const { return live + cached + pending; }  // not at rest
@@ -104,6 +106,7 @@ struct Snapshot {
   // or pending, so that its bytes may change.
   std::vector<std::uint64_t> live_bits;
   std::vector<std::uint64_t> taken_bits;
+  std::vector<std::uint64_t> start_bits;  // of mosaics only: an object begins at this grain
 
   // Beside the pages above: header, tables, bitmaps.
   std::uint64_t metadata_mapped = 0;
@@ -121,6 +124,9 @@ struct Snapshot {
 
   std::uint32_t chunks() const { return static_cast<std::uint32_t>(pages.size() / kPagesPerChunk); }
   const ClassShape& shape(const Slab& slab) const { return classes[slab.size_class]; }
+  bool is_mosaic(const Slab& slab) const { return slab.size_class + 1u == classes.size(); }
+  // Slots that an object takes which begins at that one: more than one in mosaics only.
+  std::uint32_t slots_of_object(const Slab& slab, std::uint32_t first) const;
 };
 
 // Null, or the rule that a snapshot breaks.

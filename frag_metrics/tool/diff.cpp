@@ -28,7 +28,7 @@ std::map<std::uint32_t, ClassChange> class_changes(const Report& a, const Report
   const auto add = [&](const Report& report, std::int64_t sign) {
     for (const ClassMetrics& c : report.classes) {
       ClassChange& of_class = changes[c.slot_bytes];
-      of_class.objects += sign * static_cast<std::int64_t>(c.live);
+      of_class.objects += sign * static_cast<std::int64_t>(c.live + c.in_mosaics);
       of_class.slabs += sign * static_cast<std::int64_t>(c.slabs);
       of_class.free += sign * static_cast<std::int64_t>(c.free);
     }

@@ -74,6 +74,10 @@ void put_ratios(std::string& out, const Report& r) {
   out += fmt::format(
       "\n  large objects {} with {}   lanes {}, {} in use   empty pages in slabs {}\n",
       r.large_blocks, size_text(r.large_bytes), r.lanes, r.lanes_leased, size_text(r.empty.empty));
+  if (r.mosaics.mosaics != 0) {
+    out += fmt::format("  mosaics {} with {} objects, {} free in them\n", r.mosaics.mosaics,
+                       r.mosaics.objects, size_text(r.mosaics.free));
+  }
   out += fmt::format("  free runs: longest {}   unusable for 64 KiB {:.2f}, for 2 MiB {:.2f}",
                      size_text(r.free_runs.longest * kPageBytes), r.unusable.at(1).index,
                      r.unusable.at(2).index);
@@ -101,8 +105,9 @@ void put_classes(std::string& out, const Report& r, const Style& style, std::siz
       deciles += kHeights[n == 0 ? 0 : std::max<std::uint64_t>(n * 8 / highest, 1)];
     }
     out += fmt::format("{:>8} B{:>8}{:>11}{:>8}{:>12}{:>12}  {}  {}\n", c.slot_bytes, c.slabs,
-                       c.live, percent_text(c.live, c.slots), size_text(c.live * c.slot_bytes),
-                       size_text(c.free), deciles, bar(ratio(c.free, most), 16));
+                       c.live, percent_text(c.live, c.slots),
+                       size_text((c.live + c.in_mosaics) * c.slot_bytes), size_text(c.free),
+                       deciles, bar(ratio(c.free, most), 16));
   }
   if (sorted.size() > most_classes) {
     out += fmt::format("{}    and {} more classes{}\n", style.dim, sorted.size() - most_classes,

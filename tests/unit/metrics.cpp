@@ -15,7 +15,7 @@ namespace {
 // Two classes: 64 slots of 1 KiB, and 12 of 20 KiB (five pages each) in a slab of 64 pages.
 Snapshot empty_arena(std::uint32_t chunks) {
   Snapshot s;
-  s.classes = {{1024, 64 * 1024, 64}, {20480, 256 * 1024, 12}};
+  s.classes = {{1024, 64 * 1024, 64}, {20480, 256 * 1024, 12}, {16, 64 * 1024, 4096}};
   s.pages.assign(std::size_t{chunks} * kPagesPerChunk, Page{});
   s.huge_known = true;
   return s;
@@ -135,7 +135,7 @@ TEST_CASE("occupancy summed over the pages of a slab is the bytes of its objects
   for (const std::uint32_t slot : {16u, 48u, 112u, 320u, 1280u, 3584u, 5120u, 7168u, 20480u}) {
     Snapshot s = empty_arena(1);
     const std::uint32_t slab_bytes = slot <= 8192 ? 65536 : 262144;
-    s.classes = {{slot, slab_bytes, slab_bytes / slot}};
+    s.classes = {{slot, slab_bytes, slab_bytes / slot}, {16, 64 * 1024, 4096}};
     Slab slab;
     for (std::uint32_t w = 0; w < s.classes[0].words(); w++) {
       state = state * 6364136223846793005 + 1442695040888963407;
