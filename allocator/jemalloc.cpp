@@ -32,6 +32,8 @@ namespace {
 // --- the names ----------------------------------------------------------------------------------
 
 constexpr std::size_t kMostParts = 8;  // of a name
+// There is one arena, 0. Two numbers mean "all of them": how many there are, and jemalloc 5's own.
+constexpr std::uint64_t kArenas = 1;
 constexpr std::uint64_t kAllArenas = 4096;
 
 // The numbers in a name, in order.
@@ -249,7 +251,7 @@ bool numbers_of(const Name& name, const Mib& mib, Numbers& numbers) {
     if (part == "#") {
       const bool is_class = before == "bin" || before == "bins";
       const std::size_t n = mib.part[i];
-      if (is_class ? n >= kClassCount : n != 0 && n != kAllArenas) return false;
+      if (is_class ? n >= kClassCount : n > kArenas && n != kAllArenas) return false;
       numbers.n[count++] = n;
     }
     before = part;

@@ -550,14 +550,20 @@ Snapshot capture(Target& target, std::uint64_t root, const Limits& limits) {
   return std::make_unique<Capture>(target, limits)->take(root);
 }
 
-Snapshot capture(Target& target, const Limits& limits) {
+std::uint64_t find_arena(Target& target) {
   const std::vector<std::uint64_t> roots = find_roots(target);
   if (roots.empty()) throw Error("it does not run on Ashlar: no root found");
-  for (std::size_t i = 0; i + 1 < roots.size(); i++) {
-    Snapshot snapshot = capture(target, roots[i], limits);
-    if (!snapshot.pages.empty()) return snapshot;
+  for (const std::uint64_t address : roots) {
+    RootBytes root;
+    const bool has_arena = target.read(address, root.bytes) &&
+                           reinterpret_cast<const Root*>(root.bytes)->region.load() != nullptr;
+    if (has_arena) return address;
   }
-  return capture(target, roots.back(), limits);
+  return roots.back();
+}
+
+Snapshot capture(Target& target, const Limits& limits) {
+  return capture(target, find_arena(target), limits);
 }
 
 }  // namespace ashlar::frag

@@ -29,10 +29,13 @@ struct Limits {
 // Addresses of roots, a few dozen at most; empty: the target does not run on this allocator.
 std::vector<std::uint64_t> find_roots(Target& target);
 
+// The first root that has an arena, or the last one. Error when there is none.
+std::uint64_t find_arena(Target& target);
+
 // The arena of the root at that address.
 Snapshot capture(Target& target, std::uint64_t root, const Limits& limits = {});
 
-// The arena of the first root that has one.
+// The arena of the root that find_arena() finds.
 Snapshot capture(Target& target, const Limits& limits = {});
 
 // The samples that the target keeps (option sample_kib) of objects that are live in the snapshot,

@@ -260,6 +260,23 @@ json to_json(std::span<const Moment> recording) {
           {"johnstone_wilson", to_json(johnstone_wilson(recording))}};
 }
 
+json to_json(std::span<const Site> sites) {
+  json all = json::array();
+  for (const Site& site : sites) {
+    json stack = json::array();
+    for (const Frame& frame : site.stack) {
+      stack.push_back(
+          {{"address", frame.address}, {"function", frame.function}, {"place", frame.place}});
+    }
+    all.push_back({{"samples", site.samples},
+                   {"objects", site.objects},
+                   {"bytes", site.bytes},
+                   {"pinned", site.pinned},
+                   {"stack", std::move(stack)}});
+  }
+  return all;
+}
+
 std::string json_text(const json& j, int indent) {
   return j.dump(indent, ' ', false, json::error_handler_t::replace);
 }

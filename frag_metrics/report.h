@@ -14,6 +14,7 @@
 
 #include "doctor.h"
 #include "metrics.h"
+#include "samples.h"
 
 namespace ashlar::frag {
 
@@ -67,6 +68,8 @@ nlohmann::json to_json(const Waterfall& heap);
 nlohmann::json to_json(const JohnstoneWilson& figures);
 // The moments, and the four figures over them.
 nlohmann::json to_json(std::span<const Moment> recording);
+
+nlohmann::json to_json(std::span<const Site> sites);
 
 // As text. Names of programs need not be UTF-8: what is not is replaced.
 std::string json_text(const nlohmann::json& json, int indent = -1);

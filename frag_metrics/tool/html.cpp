@@ -62,9 +62,10 @@ std::string without_markup(const std::string& text) {
 }  // namespace
 
 std::string html_page(const Snapshot& snapshot, const Report& report,
-                      std::span<const Moment> recording) {
+                      std::span<const Moment> recording, std::span<const Site> sites) {
   json data{{"report", to_json(report)}, {"map", map_json(snapshot)}};
   if (!recording.empty()) data["recording"] = to_json(recording);
+  if (!sites.empty()) data["sites"] = to_json(sites);
   constexpr std::string_view kMark = "@DATA@";
   const std::size_t at = kPage.find(kMark);
   std::string page(kPage.substr(0, at));

@@ -22,9 +22,10 @@ int run_report(const std::string& name, const std::string& html, const View& vie
   if (html.empty()) {
     report = load_report(name);
   } else {
-    const Snapshot snapshot = capture(*open_target(name));
+    const std::unique_ptr<Target> target = open_target(name);
+    const Snapshot snapshot = capture(*target);
     report = make_report(snapshot);
-    write_file(html, html_page(snapshot, report, {}));
+    write_file(html, html_page(snapshot, report, {}, sites_of(*target, name, snapshot)));
   }
   if (view.json) {
     fmt::print("{}\n", json_text(to_json(report), 2));

@@ -131,7 +131,7 @@ int run_program(const std::vector<std::string>& command, const Recording& how) {
     print_summary(recorder.moments());
     if (!how.html.empty()) {
       const Report report = make_report(recorder.last());
-      write_file(how.html, html_page(recorder.last(), report, recorder.moments()));
+      write_file(how.html, html_page(recorder.last(), report, recorder.moments(), {}));
     }
     if (!how.json.empty()) {
       write_file(how.json, json_text(to_json(std::span(recorder.moments())), 1) + '\n');

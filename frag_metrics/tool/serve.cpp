@@ -70,8 +70,11 @@ int run_serve(const std::string& listen, const std::vector<std::string>& targets
       response.status = 404;
       return;
     }
-    const Snapshot snapshot = capture(*open_target(name));
-    response.set_content(html_page(snapshot, make_report(snapshot), {}), "text/html");
+    const std::unique_ptr<Target> target = open_target(name);
+    const Snapshot snapshot = capture(*target);
+    response.set_content(
+        html_page(snapshot, make_report(snapshot), {}, sites_of(*target, name, snapshot)),
+        "text/html");
   });
   server.set_exception_handler(
       [](const httplib::Request&, httplib::Response& response, std::exception_ptr) {

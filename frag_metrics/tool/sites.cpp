@@ -24,16 +24,13 @@ struct Seen {
 
 Seen look(const std::string& name) {
   const std::unique_ptr<Target> target = open_target(name);
-  for (const std::uint64_t root : find_roots(*target)) {
-    Seen seen;
-    seen.snapshot = capture(*target, root);
-    if (seen.snapshot.pages.empty()) continue;
-    seen.samples = capture_samples(*target, root, seen.snapshot);
-    Stacks stacks(seen.snapshot, name);
-    seen.sites = sites(seen.samples, stacks.unwind(seen.samples));
-    return seen;
-  }
-  throw Error("it does not run on Ashlar, or has not allocated yet");
+  const std::uint64_t root = find_arena(*target);
+  Seen seen;
+  seen.snapshot = capture(*target, root);
+  seen.samples = capture_samples(*target, root, seen.snapshot);
+  Stacks stacks(seen.snapshot, name);
+  seen.sites = sites(seen.samples, stacks.unwind(seen.samples));
+  return seen;
 }
 
 std::uint64_t whole(double bytes) { return static_cast<std::uint64_t>(bytes + 0.5); }
@@ -79,24 +76,11 @@ std::string sites_text(const Seen& seen, const View& view) {
 }
 
 nlohmann::json sites_json(const Seen& seen) {
-  nlohmann::json all = nlohmann::json::array();
-  for (const Site& site : seen.sites) {
-    nlohmann::json stack = nlohmann::json::array();
-    for (const Frame& frame : site.stack) {
-      stack.push_back(
-          {{"address", frame.address}, {"function", frame.function}, {"place", frame.place}});
-    }
-    all.push_back({{"samples", site.samples},
-                   {"objects", site.objects},
-                   {"bytes", site.bytes},
-                   {"pinned", site.pinned},
-                   {"stack", std::move(stack)}});
-  }
   return {{"schema", kSchema},
           {"mean_bytes", seen.samples.mean_bytes},
           {"taken", seen.samples.taken},
           {"lost", seen.samples.lost},
-          {"sites", std::move(all)}};
+          {"sites", to_json(std::span(seen.sites))}};
 }
 
 std::string maps_text(const Snapshot& snapshot) {
@@ -105,6 +89,15 @@ std::string maps_text(const Snapshot& snapshot) {
 }
 
 }  // namespace
+
+std::vector<Site> sites_of(Target& target, const std::string& name, const Snapshot& snapshot) {
+  try {
+    const Samples samples = capture_samples(target, find_arena(target), snapshot);
+    return sites(samples, Stacks(snapshot, name).unwind(samples));
+  } catch (const Error&) {
+    return {};  // most targets take no samples
+  }
+}
 
 int run_sites(const std::string& name, SitesForm form, const View& view) {
   const Seen seen = look(name);

@@ -32,6 +32,8 @@ using Milliseconds = std::chrono::milliseconds;
 std::unique_ptr<Target> open_target(const std::string& name);
 // The same, or a report that was kept as JSON.
 Report load_report(const std::string& name);
+// Call sites of a target's samples; none when it takes none.
+std::vector<Site> sites_of(Target& target, const std::string& name, const Snapshot& snapshot);
 void write_file(const std::string& path, const std::string& text);
 // The processes of this machine that may be read and have the library mapped.
 std::vector<std::int64_t> processes_on_ashlar();

@@ -143,6 +143,16 @@ def recording_is_drawn():
     assert timeline.count("<polyline") == 4
 
 
+def sites_are_listed():
+    """call sites of a program that takes samples are on its page"""
+    page = HERE / "sites.html"
+    with subject([KNOWN, 100, COUNT, KEPT_OF_EVERY, LARGE], library=LIBRARY, conf="sample_kib:16") as one:
+        tool.run("report", "--html", page, one.pid)
+    sites = section(browse(page), "sites")
+    assert "hidden" not in sites.split(">")[0]
+    assert "main" in plain(sites) and "100 %" in plain(sites)
+
+
 def hostile_name():
     """a program's name cannot become markup"""
     evil = HERE / "<img src=x onerror=alert(1)>"
@@ -155,5 +165,5 @@ def hostile_name():
 
 
 sys.exit(
-    run_tests((numbers_of_a_process, heat_map_is_drawn, recording_is_drawn, hostile_name)) != 0
+    run_tests((numbers_of_a_process, heat_map_is_drawn, recording_is_drawn, sites_are_listed, hostile_name)) != 0
 )

@@ -80,7 +80,7 @@ def told_the_truth():
             doctor = redis.say("MEMORY", "DOCTOR")
             assert "High allocator fragmentation" in doctor, doctor
 
-            redis.say("MEMORY", "PURGE")
+            assert redis.say("MEMORY", "PURGE") == "OK\n"
             heap = tool.json("report", redis.process.pid)["heap"]
             assert heap["dirty"] < 2 << 20, heap["dirty"]
             stats = redis.say("MEMORY", "MALLOC-STATS")
