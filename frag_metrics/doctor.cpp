@@ -104,8 +104,10 @@ class Doctor {
           .cause = fmt::format("The program freed many small objects, and the survivors keep "
                                "their slabs. Most of it in {} size class{}: {}.",
                                sparse.size(), sparse.size() == 1 ? "" : "es", worst),
-          .remedy = "Allocate what lives long apart from what does not, or make the survivors anew "
-                    "(as Redis does with activedefrag). New objects of these sizes fill the gaps.",
+          .remedy =
+              "Find who holds them: `ashlar sites` (with sample_kib:512). Allocate what lives "
+              "long apart from what does not, or make the survivors anew (as Redis does with "
+              "activedefrag). New objects fill the gaps.",
           .saving = saving});
   }
 
@@ -173,9 +175,9 @@ class Doctor {
          .what = fmt::format("The allocator's own data takes {}, {} of what is active.",
                              size_text(heap_.metadata), percent_text(heap_.metadata, heap_.active)),
          .bytes = heap_.metadata,
-         .cause = fmt::format("It stays when the heap shrinks, and each of {} threads costs some "
-                              "(those of threads that ended are used again).",
-                              snapshot_.lanes.size()),
+         .cause = fmt::format("It stays when the heap shrinks, and each of {} costs some (what "
+                              "those had that ended is used again); so do samples.",
+                              lanes()),
          .remedy = "Fewer threads that allocate at the same time.",
          .saving = 0});
   }

@@ -2,6 +2,7 @@
 // Every metric on snapshots whose truth one can count by hand.
 #include "metrics.h"
 
+#include <cmath>
 #include <doctest/doctest.h>
 
 #include "doctor.h"
@@ -289,6 +290,30 @@ TEST_CASE("a report survives its JSON, and another schema is refused") {
   other["heap"].erase("active");
   CHECK_THROWS_AS(report_from_json(other), Error);
   CHECK_THROWS_AS(report_from_json(nlohmann::json::array()), Error);
+}
+
+TEST_CASE("a sampled object stands for as many as sampling left out, and sites for their stacks") {
+  Samples samples;
+  samples.mean_bytes = 1000;
+  CHECK(samples.weight(1'000'000) == doctest::Approx(1));
+  CHECK(samples.weight(1000) == doctest::Approx(1 / (1 - std::exp(-1.0))));
+  CHECK(samples.weight(1) == doctest::Approx(1000.5).epsilon(0.001));
+  samples.live.resize(3);
+  for (Sample& sample : samples.live) sample.bytes = 1'000'000;
+  samples.live[0].pinned = 10;
+  samples.live[1].pinned = 20;
+  samples.live[2].pinned = 100;
+  const Frame main{.address = 1, .function = "main", .place = "p+0x1"};
+  const Frame leaf{.address = 2, .function = "leaf", .place = "p+0x2"};
+  const Frame other{.address = 3, .function = "", .place = "p+0x3"};
+  const std::vector<Site> all = sites(samples, {{leaf, main}, {leaf, main}, {other, main}});
+  REQUIRE(all.size() == 2);
+  CHECK(all[0].pinned == doctest::Approx(100));
+  CHECK(all[1].pinned == doctest::Approx(30));
+  CHECK(all[1].objects == doctest::Approx(2));
+  CHECK(all[1].bytes == doctest::Approx(2'000'000));
+  CHECK(folded_text(all, true) == "main;leaf 30\nmain;p+0x3 100\n");
+  CHECK(pprof_text(samples, all, "maps").starts_with("heap profile: 3: 3000000 ["));
 }
 
 TEST_CASE("a snapshot that breaks its rules is found out") {
