@@ -10,7 +10,8 @@ std::uint32_t chunks_in(Bytes region_bytes) {
   constexpr Bytes kBytesPerChunk = kChunkBytes + sizeof(ChunkMeta) + Geometry::kTableBytesPerChunk +
                                    Geometry::kSummaryBytesPerChunk;
   const Bytes estimate = region_bytes / kBytesPerChunk;
-  auto chunks = static_cast<std::uint32_t>(estimate < Geometry::kChunkLimit ? estimate : Geometry::kChunkLimit);
+  auto chunks = static_cast<std::uint32_t>(
+      estimate < Geometry::kChunkLimit ? estimate : Geometry::kChunkLimit);
   while (chunks > 0 && Geometry(chunks).bytes(chunks) > region_bytes) chunks--;
   return chunks;
 }
