@@ -359,6 +359,51 @@ void Buddy::revive_chunks(ChunkIndex first, std::uint32_t count) {
   }
 }
 
+ChunkIndex Buddy::next_candidate(PageCount pages, PageCount alignment, std::uint64_t& tried) const {
+  std::uint64_t best = ~std::uint64_t{0};
+  const std::uint32_t chunks = chunk_count();
+  for (std::uint32_t c = 0; c < chunks; c++) {
+    // A hint: claim() decides.
+    const auto summary = Summary::of(summaries_[c].load(std::memory_order_relaxed));
+    const std::uint64_t rank = std::uint64_t{summary.free} << 32 | c;
+    if (summary.may_fit(pages.v, alignment.v) && rank >= tried && rank < best) best = rank;
+  }
+  tried = best + 1;
+  return {static_cast<std::uint32_t>(best)};
+}
+
+void Buddy::rebuild_chunk(ChunkIndex chunk, std::uint32_t covered) {
+  ChunkRows& row = rows(chunk);
+  std::uint64_t taken[kRowWords] = {};
+  const auto cover = [&](std::uint32_t first, std::uint32_t pages) {
+    const std::uint32_t room = kPagesPerChunk - first;
+    for_each_word(first, pages < room ? pages : room,
+                  [&](std::uint32_t w, std::uint64_t mask) { taken[w] |= mask; });
+  };
+  cover(0, covered);
+  for (std::uint32_t i = 0; i < kPagesPerChunk; i++) {
+    const std::uint32_t word = row.block[i].load(std::memory_order_relaxed);  // the caller's chunk
+    if (BlockWord::kind(word) != BlockKind::none) cover(i, BlockWord::pages(word));
+  }
+  std::uint32_t free = 0;
+  for (std::uint32_t w = 0; w < kRowWords; w++) {
+    free += static_cast<std::uint32_t>(std::popcount(~taken[w]));
+    row.free[w].store(~taken[w]);
+    row.dirty[w].store(~std::uint64_t{0});
+    row.aged[w].store(0);
+  }
+  summaries_[chunk.v].store(
+      Summary{.free = free, .longest = kPagesPerChunk, .has_unit = 1, .version = 0}.word());
+}
+
+void Buddy::clear_chunk(ChunkIndex chunk) {
+  ChunkRows& row = rows(chunk);
+  for (auto& word : row.free) word.store(0);
+  for (auto& word : row.aged) word.store(0);
+  for (auto& word : row.block) word.store(0);
+  summaries_[chunk.v].store(0);
+}
+
 bool Buddy::is_free(PageIndex page) const {
   return (rows(page).free[page.v % kPagesPerChunk / 64].load() >> page.v % 64 & 1) != 0;
 }

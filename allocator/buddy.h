@@ -141,6 +141,32 @@ class Buddy {
   // Brings chunks back that were retired and are zero now.
   void revive_chunks(ChunkIndex first, std::uint32_t count);
 
+  // --- for a caller who has whole chunks to himself (see shm_arena/pages.h) ----------------
+
+  // The chunk to try for such a block after `tried`, which starts at 0; kNone: there is none left.
+  ChunkIndex next_candidate(PageCount pages, PageCount alignment, std::uint64_t& tried) const;
+  // Takes pages in that chunk (kNone: no room), or exactly those, which may lie in several
+  // chunks. They are in no block until set_block() says so.
+  PageIndex claim_in(ChunkIndex chunk, PageCount pages, PageCount alignment) {
+    return take_in(chunk, pages.v, alignment.v);
+  }
+  [[nodiscard]] bool claim_run(PageIndex first, PageCount pages) { return claim(first, pages.v); }
+  void set_block(PageIndex first, PageCount pages, BlockKind kind) {
+    // pairs with: kind_at, pages_at
+    block_word(first).store(BlockWord::make(kind, pages.v), std::memory_order_release);
+  }
+  // Of two callers who change what a block is, one succeeds.
+  [[nodiscard]] bool exchange_kind(PageIndex first, BlockKind from, BlockKind to) {
+    std::uint32_t word = block_word(first).load();
+    return BlockWord::kind(word) == from && block_word(first).compare_exchange_strong(
+                                                word, BlockWord::make(to, BlockWord::pages(word)));
+  }
+  // Works out row and summary from the block words. The first `covered` pages belong to a block
+  // that begins in an earlier chunk.
+  void rebuild_chunk(ChunkIndex chunk, std::uint32_t covered);
+  // A chunk without memory: no block, no free page.
+  void clear_chunk(ChunkIndex chunk);
+
   // One pass of a second-chance clock over a chunk: pages that were free and dirty at the last
   // pass too (or with `all`, every free dirty page) are taken, passed to purge(first, pages) →
   // bool, and given back, clean when it returned true. Returns the pages purged.
