@@ -372,6 +372,10 @@ ChunkIndex Buddy::next_candidate(PageCount pages, PageCount alignment, std::uint
   return {static_cast<std::uint32_t>(best)};
 }
 
+std::uint32_t Buddy::free_pages(ChunkIndex chunk) const {
+  return Summary::of(summaries_[chunk.v].load(std::memory_order_relaxed)).free;  // a hint
+}
+
 void Buddy::rebuild_chunk(ChunkIndex chunk, std::uint32_t covered) {
   ChunkRows& row = rows(chunk);
   std::uint64_t taken[kRowWords] = {};

@@ -145,6 +145,8 @@ class Buddy {
 
   // The chunk to try for such a block after `tried`, which starts at 0; kNone: there is none left.
   ChunkIndex next_candidate(PageCount pages, PageCount alignment, std::uint64_t& tried) const;
+  // How many pages of the chunk are free: a hint.
+  std::uint32_t free_pages(ChunkIndex chunk) const;
   // Takes pages in that chunk (kNone: no room), or exactly those, which may lie in several
   // chunks. They are in no block until set_block() says so.
   PageIndex claim_in(ChunkIndex chunk, PageCount pages, PageCount alignment) {
@@ -155,6 +157,12 @@ class Buddy {
     // pairs with: kind_at, pages_at
     block_word(first).store(BlockWord::make(kind, pages.v), std::memory_order_release);
   }
+  // The opposite of claim_in() and claim_run(), for pages that are in no block any more.
+  void release_run(PageIndex first, PageCount pages) {
+    mark_dirty(first, pages.v);
+    release(first, pages.v);
+  }
+  void clear_block(PageIndex first) { block_word(first).store(0); }
   // Of two callers who change what a block is, one succeeds.
   [[nodiscard]] bool exchange_kind(PageIndex first, BlockKind from, BlockKind to) {
     std::uint32_t word = block_word(first).load();

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Arenas in shared memory that survive kill -9.
+ *
+ * Several processes map one arena, each at an address of its own. Any of them may take a block,
+ * free another's, or die at any instruction; the others go on. Blocks outlive the process that
+ * took them unless it asked for scoped ones. Blocks are named between processes by offset.
+ *
+ * Link libashlar_shm; it does not replace malloc.
+ *
+ * Threads   every function may be called by any thread, except that nobody may use a handle that is
+ *           being closed. A thread that takes blocks leases one of 512 lanes until it ends.
+ * Signals   not for signal handlers.
+ * fork      the child may go on with the handle; it counts as a process of its own.
+ * Errors    a null pointer, 0 or -1 as said below, and errno:
+ *             ENOMEM  the arena, /dev/shm, the disk or the address space is full
+ *             EDQUOT  this process holds as much as the quota allows
+ *             EAGAIN  512 processes or 512 threads use the arena
+ *             EACCES  not allowed, or the handle is read-only
+ *             EINVAL  an argument makes no sense
+ *             EPROTO  it is no arena, or one of another version or layout
+ *           and what open(2) and its like report.
+ * Trust     an arena is for processes that trust each other with its content. A peer that scribbles
+ *           over it can damage what is in it, but cannot make this library write outside of it or
+ *           loop for ever. A named arena that somebody truncates while it is mapped ends in SIGBUS,
+ *           as with any mapped file; an anonymous one is sealed against that.
+ */
+#ifndef ASHLAR_SHM_H
+#define ASHLAR_SHM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ashlar_shm ashlar_shm; /* this process's handle */
+typedef uint64_t ashlar_off;          /* position of a block in its arena; 0 is null */
+
+enum {
+  ASHLAR_SHM_SCOPED = 1,     /* this process's blocks are freed when it closes the handle or dies */
+  ASHLAR_SHM_READ_ONLY = 2,  /* look, but take nothing */
+  ASHLAR_SHM_FIXED_SIZE = 4, /* create: all memory is taken at once, and never given back */
+  ASHLAR_SHM_HUGE_PAGES = 8  /* advice to the kernel, which may not follow it */
+};
+
+/* --- arenas -------------------------------------------------------------------------------------
+ * `max_bytes` is room for blocks, rounded up to 2 MiB; at most 8 TiB. The arena starts small, grows
+ * in steps of 2 MiB, and gives empty ones back. Mode 0600. Null on error; create: EEXIST. */
+
+/* As with shm_open(3), `name` is one word, a slash may stand before it. */
+ashlar_shm *ashlar_shm_create(const char *name, size_t max_bytes, unsigned flags);
+ashlar_shm *ashlar_shm_open(const char *name, unsigned flags);
+/* In no file system; give its descriptor to others (fork, SCM_RIGHTS). */
+ashlar_shm *ashlar_shm_create_anonymous(size_t max_bytes, unsigned flags);
+/* In a regular file: it survives the processes and, written back like any file, the system. After
+ * a power failure its content is what the disk happens to hold. */
+ashlar_shm *ashlar_shm_create_file(const char *path, size_t max_bytes, unsigned flags);
+ashlar_shm *ashlar_shm_open_file(const char *path, unsigned flags);
+/* `fd` is copied; the caller keeps it. */
+ashlar_shm *ashlar_shm_open_fd(int fd, unsigned flags);
+/* -1 and EBADF if the program closed it behind our back. The handle's; do not close it. */
+int ashlar_shm_fd(ashlar_shm *);
+
+/* Unmaps the arena here; null is fine. Blocks stay, unless they are scoped. */
+void ashlar_shm_close(ashlar_shm *);
+/* Takes the name away; those who have the arena open keep it. */
+int ashlar_shm_unlink(const char *name);
+/* Calls visit() for the name of each arena in /dev/shm that this user may read, until it returns
+ * something else than 0; returns that, or 0. */
+int ashlar_shm_list(int (*visit)(const char *name, void *context), void *context);
+
+/* --- blocks -------------------------------------------------------------------------------------
+ * Aligned to 16 bytes at least. A thread that is killed leaks at most the one block that it was
+ * about to be given. */
+
+void *ashlar_shm_malloc(ashlar_shm *, size_t bytes);
+/* `alignment`: a power of two of at most 2 MiB. */
+void *ashlar_shm_memalign(ashlar_shm *, size_t alignment, size_t bytes);
+void *ashlar_shm_realloc(ashlar_shm *, void *, size_t bytes);
+/* Any process's block; null is fine. What is no block in use is left alone: errno is EINVAL, and
+ * it counts as a bad free. */
+void ashlar_shm_free(ashlar_shm *, void *);
+/* 0: it is no block in use. */
+size_t ashlar_shm_usable_size(ashlar_shm *, const void *);
+
+/* Any address in the arena, not only a block's. 0 and null for what lies outside. */
+ashlar_off ashlar_shm_offset(ashlar_shm *, const void *);
+void *ashlar_shm_pointer(ashlar_shm *, ashlar_off);
+
+/* Takes a block and stores its offset into `slot`, which lies in a block of the same arena and is
+ * aligned to 8 bytes. If the caller is killed on the way, either the block is in `slot`, or it is
+ * freed: nothing leaks. Others may read `slot` and use the block as soon as it is there, but must
+ * not change `slot` before the call has returned or its caller was recovered. 0 on error. */
+ashlar_off ashlar_shm_malloc_into(ashlar_shm *, size_t bytes, ashlar_off *slot_in_arena);
+
+/* --- names --------------------------------------------------------------------------------------
+ * A word that finds a block. Keys have 1 to 255 bytes; an arena has room for 1024 different ones,
+ * and a key keeps its place when its value is 0. */
+
+/* EINVAL: the key; ENOMEM: no room. */
+int ashlar_shm_root_set(ashlar_shm *, const char *key, ashlar_off);
+/* 0: the key is unknown, or its value is 0. */
+ashlar_off ashlar_shm_root_get(ashlar_shm *, const char *key);
+/* Sets the value if it is `expected`, in one step. -1 and EEXIST: it is another one. */
+int ashlar_shm_root_replace(ashlar_shm *, const char *key, ashlar_off expected, ashlar_off desired);
+/* Calls visit() for each key with a value other than 0, until it returns something else than 0. */
+int ashlar_shm_roots(ashlar_shm *, int (*visit)(const char *key, ashlar_off, void *context),
+                     void *context);
+
+/* --- when somebody dies ------------------------------------------------------------------------- */
+
+/* Recovers what processes that died left unfinished. Returns how many there were; -1 on error.
+ * Calls that need memory do the same by themselves before the arena grows. */
+int ashlar_shm_recover(ashlar_shm *);
+/* Whether the arena is sound: 0, or -1 with errno EUCLEAN and a sentence in `why` (at most
+ * `why_len` bytes with the null byte). Reads only. Meant for a quiet arena: if others are at work,
+ * what they are in the middle of may be reported. */
+int ashlar_shm_check(ashlar_shm *, char *why, size_t why_len);
+
+/* --- who holds what ----------------------------------------------------------------------------- */
+
+/* The most bytes of slabs and large blocks that one process may hold; 0: no limit. For all
+ * processes, from now on. Blocks of a process that is gone count for whoever leases its lane next. */
+int ashlar_shm_set_quota(ashlar_shm *, size_t bytes);
+
+typedef struct ashlar_shm_stats {
+  size_t max_bytes;       /* room for blocks, at most */
+  size_t mapped;          /* room for blocks that has memory now */
+  size_t active;          /* slabs and large blocks */
+  size_t allocated;       /* blocks in use */
+  size_t free_pages;      /* bytes of pages in no block */
+  size_t longest_run;     /* the longest run of free pages inside 2 MiB, in bytes */
+  size_t metadata;        /* beside the room for blocks */
+  size_t small_blocks, large_blocks;
+  size_t quota;
+  uint64_t recoveries;    /* processes that died and were recovered */
+  uint64_t bad_frees;     /* frees that were refused */
+  unsigned processes, lanes;
+} ashlar_shm_stats;
+/* Read from the structures themselves; while others work, off by what they do meanwhile. */
+int ashlar_shm_stat(ashlar_shm *, ashlar_shm_stats *);
+
+typedef struct ashlar_shm_process {
+  int pid;                /* as that process sees itself: another in another PID namespace */
+  int alive;
+  int scoped;
+  unsigned lanes;
+  size_t held;            /* bytes of slabs and large blocks */
+  char name[16];
+} ashlar_shm_process;
+/* Calls visit() for each process that is attached, or died and was not recovered yet. */
+int ashlar_shm_processes(ashlar_shm *, int (*visit)(const ashlar_shm_process *, void *context),
+                         void *context);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+// L4 · handle: one process's view of one shared arena; what ashlar_shm points to.
+#pragma once
+
+#include <ashlar/shm.h>
+
+#include "pages.h"
+#include "processes.h"
+
+// What malloc and free read comes first. All of it is private to this process.
+struct ashlar_shm {
+  using Bytes = ashlar::Bytes;
+
+  std::byte* data = nullptr;  // const since opened, like the next two
+  std::atomic<std::uint64_t>* unit_entries = nullptr;
+  std::uint32_t number = 0;  // its place in each thread's table of views
+  ashlar::shm::Pages pages;
+
+  ashlar::shm::Segment segment;
+  ashlar::shm::Processes processes;
+
+  Bytes data_offset(const void* p) const {
+    return reinterpret_cast<std::uintptr_t>(p) - reinterpret_cast<std::uintptr_t>(data);
+  }
+  // As far as this process knows; refresh() learns of more.
+  bool contains(Bytes offset) const { return offset / ashlar::kChunkBytes < pages.chunks(); }
+  std::atomic<std::uint64_t>& entry(ashlar::UnitIndex unit) const { return unit_entries[unit.v]; }
+
+  ashlar::shm::Lane& lane(std::uint32_t i) const {
+    return (&segment.at<ashlar::shm::Lane>(ashlar::shm::Geometry::kLaneTable))[i];
+  }
+  ashlar::shm::State& state() const {
+    return segment.at<ashlar::shm::State>(ashlar::shm::Geometry::kState);
+  }
+  std::atomic<ashlar::shm::Offset>& root(std::uint32_t i) const {
+    return (&segment.at<std::atomic<ashlar::shm::Offset>>(ashlar::shm::Geometry::kRootTable))[i];
+  }
+
+  // Offsets in the segment and addresses here; null and 0 for what lies elsewhere.
+  void* pointer(ashlar::shm::Offset offset) const {
+    const Bytes at = offset - segment.geometry().data;
+    return at < Bytes{segment.max_chunks()} * ashlar::kChunkBytes ? data + at : nullptr;
+  }
+  ashlar::shm::Offset offset(const void* p) const {
+    const Bytes at = data_offset(p);
+    return at < Bytes{segment.max_chunks()} * ashlar::kChunkBytes ? segment.geometry().data + at
+                                                                  : 0;
+  }
+};

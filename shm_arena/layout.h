@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+// L3 · layout: how a shared arena lies in its segment.
+//
+//   header │ state │ processes │ lanes │ roots │ chunk words │ table │ summaries │ chunks' metadata
+//   │ data 1 page   1 page  128 B each  64 B    8 B     8 B a chunk   256 B   4 B         52 KiB 2
+//   MiB
+//
+// What:    every position is an offset from the segment's first byte, every link an index; so it
+//          may be mapped anywhere. 0 is the null offset: the header is no block.
+// How:     zones are sized for the segment's maximum. Up to the roots they have memory from the
+//          start; behind that, memory is added chunk by chunk. Zero is a valid first state of all
+//          of it except the header.
+// Truth:   block words, unit entries, bitmaps, and the states of processes, lanes and chunks.
+//          Everything else is a hint, can be worked out again, and is not believed unchecked.
+// Trust:   the header does not change once the segment has a name. Who attaches checks it, keeps
+//          a copy of what it needs, and never reads it again.
+#pragma once
+
+#include <atomic>
+
+#include "arena.h"
+
+namespace ashlar::shm {
+
+using Offset = std::uint64_t;
+
+inline constexpr std::uint32_t kProcesses = 512;
+inline constexpr std::uint32_t kLanes = 512;
+inline constexpr std::uint32_t kRoots = 1024;
+inline constexpr std::uint32_t kMostChunks = 1u << 22;  // 8 TiB
+
+// --- the header -----------------------------------------------------------------------------
+
+struct Header {
+  static constexpr std::uint64_t kMagic = 0x31'6d'68'73'2e'68'73'61;  // "ash.shm1", backwards
+  static constexpr std::uint32_t kVersion = 1;
+  static constexpr std::uint32_t kFixedSize = 1;  // flags
+
+  std::uint64_t magic;
+  std::uint32_t version;
+  std::uint32_t layout_hash;  // of everything that two builds must agree on
+  std::uint32_t max_chunks;
+  std::uint32_t flags;
+  std::uint64_t segment_bytes;
+  std::uint64_t id[2];     // random, so that two arenas can be told apart
+  std::uint64_t checksum;  // of all bytes before it
+};
+
+// --- what changes -----------------------------------------------------------------------------
+
+struct alignas(kPageBytes) State {
+  std::atomic<std::uint32_t> chunks;  // atomic: who grows it → all; these have metadata
+  std::atomic<std::uint64_t> quota;   // atomic: any → any; bytes a process may hold, 0: no limit
+  std::atomic<std::uint64_t> recoveries;  // atomic: any; processes whose lanes were recovered
+  std::atomic<std::uint64_t> bad_frees;   // atomic: any; frees that were refused
+};
+
+// Who holds a place in the table of processes. The kernel's lock on the place, not this word,
+// tells whether that process lives (see lease.h).
+struct ProcessState {
+  enum Kind : std::uint8_t { kFree, kAttached, kInRecovery };
+
+  std::uint32_t generation = 0;  // one more for each holder
+  std::uint16_t recoverer = 0;   // the place of the process that recovers it
+  Kind kind = kFree;
+  std::uint8_t scoped = 0;  // its blocks die with it
+};
+
+struct alignas(2 * kCacheLineBytes) Process {
+  std::atomic<ProcessState> state;  // atomic: holder and recoverer, by exchange
+  // For people to read; written once by the holder.
+  std::atomic<std::uint32_t> pid;
+  std::atomic<std::uint64_t> start_time;  // in clock ticks since boot, as in /proc/PID/stat
+  std::atomic<char> name[16];
+};
+
+struct LaneState {
+  // `idle`: leased by a process, but by none of its threads.
+  enum Kind : std::uint8_t { kVacant, kLeased, kIdle };
+
+  std::uint32_t generation = 0;  // one more for each lease
+  std::uint16_t process = 0;     // the place of the leaseholder's process
+  Kind kind = kVacant;
+  std::uint8_t plain = 0;  // may hold blocks that outlive their process; not for a scoped one
+};
+static_assert(std::atomic<ProcessState>::is_always_lock_free);
+static_assert(std::atomic<LaneState>::is_always_lock_free);
+
+struct alignas(kCacheLineBytes) Lane {
+  std::atomic<LaneState> state;  // atomic: who leases, releases or recovers it, by exchange
+  // A block on its way into `published_at`: until the store there it is nobody's.
+  std::atomic<Offset> publishing;         // leaseholder → recoverer; 0: none
+  std::atomic<Offset> published_at;       // leaseholder → recoverer
+  std::atomic<std::uint64_t> held_pages;  // atomic: any; a hint, for quotas
+  std::atomic<std::uint32_t> news;  // atomic: any → leaseholder; others freed slots of its slabs
+
+  // A death may have left the count too low.
+  void release(std::uint64_t pages) {
+    std::uint64_t held = held_pages.load();
+    while (!held_pages.compare_exchange_weak(held, held > pages ? held - pages : 0)) {
+    }
+  }
+};
+
+// Who may change a chunk's row and block words just now.
+struct ChunkState {
+  std::uint16_t holder = 0;    // lane + 1; 0: nobody
+  std::uint8_t backed = 0;     // it has memory
+  std::uint8_t has_freed = 0;  // a block in it is `cached`: freed, and not yet given back
+  std::uint32_t version = 0;   // one more for each holder
+};
+static_assert(std::atomic<ChunkState>::is_always_lock_free);
+
+struct ChunkWord {
+  std::atomic<ChunkState> state;  // atomic: any, by exchange
+};
+
+// Beside the core's metadata of a chunk: for the first page of a large block, the lane it was
+// taken by, plus one; and which units had slots freed by others.
+struct SharedChunk {
+  ChunkMeta core;
+  std::atomic<std::uint16_t> taken_by[kPagesPerChunk];
+  std::atomic<std::uint32_t> freed_units;  // atomic: who frees → owners; a hint
+  std::byte unused[kPageBytes - kPagesPerChunk * 2 - 4];
+};
+static_assert(sizeof(SharedChunk) == sizeof(ChunkMeta) + kPageBytes);
+
+// A named offset, in a block of the arena; never moved or freed once it is entered.
+struct Root {
+  static constexpr Bytes kMostKeyBytes = 255;
+  std::atomic<Offset> value;
+  char key[1];  // to its null byte
+};
+
+// --- geometry ---------------------------------------------------------------------------------
+
+struct Geometry {
+  static constexpr Bytes kState = kPageBytes;
+  static constexpr Bytes kProcessTable = kState + sizeof(State);
+  static constexpr Bytes kLaneTable = kProcessTable + kProcesses * sizeof(Process);
+  static constexpr Bytes kRootTable = kLaneTable + kLanes * sizeof(Lane);
+  static constexpr Bytes kChunkWords = kRootTable + kRoots * sizeof(std::atomic<Offset>);
+  static constexpr Bytes kTableBytesPerChunk = kUnitsPerChunk * sizeof(std::uint64_t);
+  static constexpr Bytes kSummaryBytesPerChunk = sizeof(std::uint32_t);
+
+  Bytes table = 0;
+  Bytes summaries = 0;
+  Bytes chunk_metadata = 0;
+  Bytes data = 0;
+  Bytes end = 0;
+
+  constexpr Geometry() = default;
+  explicit constexpr Geometry(std::uint32_t chunks)
+      : table(align_up(kChunkWords + chunks * sizeof(ChunkWord), kPageBytes)),
+        summaries(align_up(table + chunks * kTableBytesPerChunk, kPageBytes)),
+        chunk_metadata(align_up(summaries + chunks * kSummaryBytesPerChunk, kPageBytes)),
+        data(align_up(chunk_metadata + chunks * sizeof(SharedChunk), kChunkBytes)),
+        end(data + Bytes{chunks} * kChunkBytes) {}
+};
+static_assert(Geometry::kChunkWords % kPageBytes == 0);
+
+// FNV-1a (Fowler, Noll, Vo).
+constexpr std::uint64_t hash_bytes(const unsigned char* bytes, Bytes count,
+                                   std::uint64_t hash = 0xcbf2'9ce4'8422'2325) {
+  for (Bytes i = 0; i < count; i++) hash = (hash ^ bytes[i]) * 0x100'0000'01b3;
+  return hash;
+}
+
+// Two builds that differ in any of this must not share an arena.
+consteval std::uint32_t layout_hash() {
+  std::uint64_t hash = 0xcbf2'9ce4'8422'2325;
+  const auto add = [&hash](std::uint64_t n) { hash = (hash ^ n) * 0x100'0000'01b3; };
+  const Geometry g(1000);
+  for (const Bytes n :
+       {g.table, g.summaries, g.chunk_metadata, g.data, g.end, Geometry::kProcessTable,
+        Geometry::kLaneTable, Geometry::kRootTable, Geometry::kChunkWords, sizeof(Process),
+        sizeof(Lane), sizeof(SharedChunk), sizeof(SlabDescriptor), offsetof(ChunkMeta, short_free),
+        offsetof(ChunkMeta, long_free), offsetof(ChunkMeta, rows), offsetof(ChunkRows, block)}) {
+    add(n);
+  }
+  for (const SizeClass& c : kSizeClasses) {
+    add(c.slot_bytes);
+    add(c.slab_bytes);
+  }
+  return static_cast<std::uint32_t>(hash ^ hash >> 32);
+}
+
+}  // namespace ashlar::shm

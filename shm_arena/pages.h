@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+// L3 · pages: the buddy of a shared arena, one chunk at a time in the hands of one lane.
+//
+// What:    takes and gives blocks of pages, adds chunks, gives empty ones back to the system.
+// How:     whoever changes a chunk's row or block words holds the chunk for that moment: its lane's
+//          number is in the chunk's word. Nobody waits for a chunk: who finds it held goes to
+//          another, or adds one. A block that is freed while its chunk is held is marked `cached`,
+//          and the chunk as one that has such blocks; whoever lets go of it gives them back.
+// Death:   block words are the truth. A block exists from the one store of its word to the one
+//          that clears it; rows and summaries are worked out from them. So a chunk whose holder
+//          died needs no log: repair() rebuilds its row, and may itself be cut short and repeated.
+// Order:   a chunk gets memory, then a row, then `backed`. It loses them the other way round.
+// Threads: any, each for a lane that is its own.
+// Trust:   a block's length is checked before it is used; loops are bounded by the arena's size.
+#pragma once
+
+#include "segment.h"
+
+namespace ashlar::shm {
+
+class Pages {
+ public:
+  void attach(const Segment& segment);
+
+  // Chunks that have metadata, as this process knows it.
+  std::uint32_t chunks() const { return chunks_.load(std::memory_order_relaxed); }  // only grows
+  void refresh();
+
+  // Takes pages for a block; kNone: there is no room. The chunks they lie in stay held, until
+  // commit() says what the block is. `alignment` is at most a chunk.
+  [[nodiscard]] PageIndex claim(std::uint32_t lane, PageCount pages, PageCount alignment);
+  void commit(std::uint32_t lane, PageIndex first, PageCount pages, BlockKind kind);
+
+  // Gives back a slab's block: after begin_give() it is none any more, and after end_give() the
+  // pages are free. False: the chunk is held, try again later.
+  [[nodiscard]] bool begin_give(std::uint32_t lane, PageIndex first, PageCount pages);
+  void end_give(std::uint32_t lane, PageIndex first, PageCount pages);
+  // Gives back a large block. False: there is none.
+  [[nodiscard]] bool give_large(std::uint32_t lane, PageIndex first);
+  // The same for a thread without a lane: a lane that comes by will give it back.
+  [[nodiscard]] bool give_large(PageIndex first);
+  // Changes the length of a large block where it is. False: not possible.
+  [[nodiscard]] bool resize(std::uint32_t lane, PageIndex first, PageCount pages);
+
+  // Gives back what was freed in chunks that were held. True: there was something.
+  bool sweep(std::uint32_t lane);
+  // Adds room for such a block. False: the maximum is reached, or there is no memory.
+  [[nodiscard]] bool grow(std::uint32_t lane, PageCount pages);
+  // Makes sound and lets go of every chunk that the lane holds, whose owner is gone.
+  void repair(std::uint32_t lane);
+
+  // The length of the block that starts there, 0 if there is none of that kind or it is not sane.
+  PageCount pages_of(PageIndex first, BlockKind kind) const;
+  const Buddy& buddy() const { return buddy_; }
+  ChunkState state_of(ChunkIndex chunk) const { return word(chunk).load(); }
+  SharedChunk& meta(ChunkIndex chunk) const { return meta_[chunk.v]; }
+  std::atomic<std::uint16_t>& taken_by(PageIndex first) const {
+    return meta(chunk_of(first)).taken_by[first.v % kPagesPerChunk];
+  }
+  // How many of the chunk's first pages belong to a block that begins in an earlier one. Only
+  // while the chunk cannot change.
+  std::uint32_t covered(ChunkIndex chunk) const;
+
+ private:
+  std::atomic<ChunkState>& word(ChunkIndex chunk) const { return words_[chunk.v].state; }
+  bool hold(ChunkIndex chunk, std::uint32_t lane);
+  void let_go(ChunkIndex chunk, std::uint32_t lane);
+  void set_backed(ChunkIndex chunk, bool backed);
+  PageIndex claim_over_chunks(std::uint32_t lane, PageCount pages);
+  bool claim_from(ChunkIndex first, std::uint32_t lane, PageCount pages);
+  void announce_freed(PageIndex first);
+  bool give_freed(ChunkIndex chunk, std::uint32_t lane);
+  bool give_freed_block(PageIndex first, std::uint32_t lane);
+  bool back_chunk(ChunkIndex chunk);
+  bool back_metadata(std::uint32_t from, std::uint32_t to);
+  void drop_if_spare(ChunkIndex chunk);
+
+  const Segment* segment_ = nullptr;  // const since attach, like the next three
+  ChunkWord* words_ = nullptr;
+  SharedChunk* meta_ = nullptr;
+  Buddy buddy_;
+  PageTotals totals_{};  // advice for a heap's purger; of what this process did
+  std::atomic<std::uint32_t> chunks_ = 0;  // atomic: this process's threads; at most the maximum
+};
+
+}  // namespace ashlar::shm

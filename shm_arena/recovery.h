@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+// L4 · recovery: what a process that is gone left behind is made sound.
+//
+// What:    finds processes that died (see processes.h) and settles their lanes, while all others
+//          go on. Closing a handle of scoped blocks is the same thing, done in time.
+// How:     whoever recovers a process has its lanes to himself, and works in their names:
+//            1  unit entries without a slab's block are cleared: the slab was being made or given
+//            2  the chunks that a lane holds are rebuilt from block words, and let go
+//            3  a block that was on its way into a slot and is not there is given back
+//            4  of a scoped process, all blocks are given back
+//            5  the lanes are vacant, and then the process's place is free
+// Death:   each step may be cut short and repeated: it looks at what is there and sets what must
+//          be. A lane that is settled twice is settled. Step 1 comes before 2, since others may
+//          take the pages as soon as the chunk is let go.
+// Threads: any; two callers share the work by process.
+#pragma once
+
+#include "handle.h"
+
+namespace ashlar::shm {
+
+// Returns how many processes were recovered.
+std::uint32_t recover_dead(ashlar_shm& arena);
+// This process's lanes are vacant, and its scoped blocks free. No thread uses the handle.
+void leave_arena(ashlar_shm& arena);
+
+}  // namespace ashlar::shm

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+// L4 · slabs: a slab of a shared arena, found and checked through the unit table.
+//
+// What:    everything that is done to a slab's bits. A slab exists while its first page has a block
+//          word of kind `slab` and the entries of its units name its class and its owner's lane.
+// How:     entries are made before the block word and cleared after it, while the lane holds the
+//          chunk. So entries without a block are what a death left behind, and are cleared.
+// Death:   each bit changes by one store. A slot freed by another lane is set in `free` before it
+//          is cleared in `remote`: whoever repeats that does no harm.
+// Threads: the owner, or its recoverer; free_remotely(): any.
+// Trust:   SlabRef::find() believes nothing that it has not compared with the block word.
+#pragma once
+
+#include "handle.h"
+
+namespace ashlar::shm {
+
+constexpr std::uint64_t tag_of_lane(std::uint32_t lane) { return (lane + 1) * kTagGrain; }
+// The lane that a tag names, or kLanes and more: none.
+constexpr std::uint32_t lane_of_tag(std::uint64_t tag) {
+  const std::uint64_t lane = tag / kTagGrain - 1;
+  return lane < kLanes ? static_cast<std::uint32_t>(lane) : kLanes;
+}
+
+// Where the bitmaps of a class lie in a chunk's metadata.
+constexpr bool is_short(const SizeClass& c) { return c.words <= ChunkMeta::kShortWords; }
+constexpr Bytes bitmaps_of(const SizeClass& c) {
+  return is_short(c) ? offsetof(ChunkMeta, short_free) : offsetof(ChunkMeta, long_free);
+}
+constexpr Bytes bitmap_bytes(const SizeClass& c) {
+  return (is_short(c) ? ChunkMeta::kShortWords : ChunkMeta::kLongWords) * sizeof(BitmapWord);
+}
+constexpr Bytes remote_distance(const SizeClass& c) {
+  return is_short(c) ? ChunkMeta::kShortDistance : ChunkMeta::kLongDistance;  // in words
+}
+
+class SlabRef {
+ public:
+  SlabRef(const ashlar_shm& arena, UnitIndex first, ClassIndex c);
+
+  // The slab that has the unit, if that is the case; see exists().
+  static SlabRef find(const ashlar_shm& arena, UnitIndex unit);
+  static SlabRef none() { return {}; }
+  bool exists() const { return info_ != nullptr; }
+
+  UnitIndex first() const { return first_; }
+  ClassIndex size_class_index() const { return class_; }
+  const SizeClass& info() const { return *info_; }
+  std::uint32_t units() const { return info_->slab_bytes / kUnitBytes; }
+  PageCount pages() const { return pages_for(info_->slab_bytes); }
+  std::uint64_t tag() const;
+  SlabDescriptor& descriptor() const;
+  std::byte* base() const { return arena_->data + Bytes{first_.v} * kUnitBytes; }
+
+  BitmapWord& word(std::uint32_t w) const { return free_[w]; }
+  BitmapWord& remote_word(std::uint32_t w) const { return free_[w + remote_distance(*info_)]; }
+  // Bits of that word that stand for slots.
+  std::uint64_t slots_of_word(std::uint32_t w) const {
+    return bit_range(0, w + 1 < info_->words ? 64 : info_->capacity - w * 64);
+  }
+  // The slot that starts at this offset of the arena's data, or capacity: none does.
+  std::uint32_t slot_at(Bytes data_offset) const;
+
+  std::uint32_t free_slots() const;
+  bool is_free(std::uint32_t slot) const { return (word(slot / 64).load() >> slot % 64 & 1) != 0; }
+  void give(std::uint32_t slot) const {
+    word(slot / 64).store(word(slot / 64).load() | std::uint64_t{1} << slot % 64);
+  }
+  // Frees a slot of another's slab. False: it is free already.
+  [[nodiscard]] bool free_remotely(std::uint32_t slot) const;
+  // Takes over what others freed.
+  void drain() const;
+  // All slots are free, whoever had them.
+  void clear() const;
+
+  // Before the block word is stored, and after it was cleared.
+  void enter(std::uint64_t tag) const;
+  void leave() const;
+  // The slab is another lane's from now on.
+  void set_owner(std::uint64_t tag) const;
+
+ private:
+  SlabRef() = default;
+
+  const ashlar_shm* arena_ = nullptr;
+  UnitIndex first_{kNone};
+  ClassIndex class_{kClassCount};
+  const SizeClass* info_ = nullptr;
+  BitmapWord* free_ = nullptr;
+};
+
+}  // namespace ashlar::shm

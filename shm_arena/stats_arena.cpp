@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+#include "stats_arena.h"
+
+#include "slabs.h"
+
+namespace ashlar::shm {
+
+void collect_stats(ashlar_shm& arena, ashlar_shm_stats& stats) {
+  arena.pages.refresh();
+  stats = ashlar_shm_stats{};
+  const std::uint32_t chunks = arena.pages.chunks();
+  const Buddy::Counts counts = arena.pages.buddy().count();
+  for (std::uint32_t c = 0; c < chunks; c++) {
+    if (arena.pages.state_of(ChunkIndex{c}).backed != 0) stats.mapped += kChunkBytes;
+  }
+  for (std::uint32_t u = 0; u < chunks * kUnitsPerChunk;) {
+    const SlabRef slab = SlabRef::find(arena, UnitIndex{u});
+    if (!slab.exists()) {
+      u++;
+      continue;
+    }
+    const std::uint32_t used = slab.info().capacity - slab.free_slots();
+    stats.active += slab.info().slab_bytes;
+    stats.allocated += Bytes{used} * slab.info().slot_bytes;
+    stats.small_blocks += used;
+    u = slab.first().v + slab.units();
+  }
+  stats.active += counts.large_pages * kPageBytes;
+  stats.allocated += counts.large_pages * kPageBytes;
+  stats.large_blocks = counts.large_blocks;
+  stats.free_pages = counts.free_pages * kPageBytes;
+  stats.longest_run = Bytes{counts.longest_run} * kPageBytes;
+  stats.max_bytes = Bytes{arena.segment.max_chunks()} * kChunkBytes;
+  constexpr Bytes kPerChunk = sizeof(ChunkWord) + Geometry::kTableBytesPerChunk +
+                              Geometry::kSummaryBytesPerChunk + sizeof(SharedChunk);
+  stats.metadata = Geometry::kChunkWords + chunks * kPerChunk;
+  stats.quota = arena.state().quota.load();
+  stats.recoveries = arena.state().recoveries.load();
+  stats.bad_frees = arena.state().bad_frees.load();
+  for (std::uint32_t i = 0; i < kProcesses; i++) {
+    stats.processes += arena.processes.state_of(i).kind != ProcessState::kFree;
+  }
+  for (std::uint32_t l = 0; l < kLanes; l++) {
+    stats.lanes += arena.lane(l).state.load().kind != LaneState::kVacant;
+  }
+}
+
+int for_each_process(ashlar_shm& arena, int (*visit)(const ashlar_shm_process*, void* context),
+                     void* context) {
+  int answer = 0;
+  for (std::uint32_t i = 0; i < kProcesses && answer == 0; i++) {
+    const ProcessState state = arena.processes.state_of(i);
+    if (state.kind == ProcessState::kFree) continue;
+    const Process& process = arena.processes.at(i);
+    ashlar_shm_process seen{};
+    seen.pid = static_cast<int>(process.pid.load());
+    seen.alive = !arena.processes.is_dead(i) && state.kind == ProcessState::kAttached;
+    seen.scoped = state.scoped != 0;
+    for (Bytes c = 0; c + 1 < sizeof seen.name; c++) seen.name[c] = process.name[c].load();
+    for (std::uint32_t l = 0; l < kLanes; l++) {
+      const LaneState lane = arena.lane(l).state.load();
+      if (lane.kind == LaneState::kVacant || lane.process != i) continue;
+      seen.lanes++;
+      seen.held += arena.lane(l).held_pages.load() * kPageBytes;
+    }
+    answer = visit(&seen, context);
+  }
+  return answer;
+}
+
+}  // namespace ashlar::shm

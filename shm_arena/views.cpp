@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+#include "views.h"
+
+#include <cerrno>
+#include <pthread.h>
+
+#include "recovery.h"
+
+namespace ashlar::shm {
+
+View no_view;
+
+namespace {
+
+// A thread's views by handle number.
+struct Thread {
+  View* view[kHandles];
+  Thread* next;
+  Thread* prev;
+};
+
+consteval Thread make_no_thread() {
+  Thread thread{};
+  for (View*& view : thread.view) view = &no_view;
+  return thread;
+}
+constinit const Thread no_thread = make_no_thread();
+
+// What the process knows of its threads and handles.
+struct Registry {
+  Lock lock;
+  Thread* threads = nullptr;   // lock
+  bool taken[kHandles] = {};   // lock
+  bool has_key = false;        // lock
+  bool watches_forks = false;  // lock
+  pthread_key_t key = 0;       // const since has_key
+};
+constinit Registry registry;
+
+class Locked {
+ public:
+  Locked() { registry.lock.lock(); }
+  ~Locked() { registry.lock.unlock(); }
+};
+
+void give_up_lane(View& view) {
+  if (view.tag == 0) return;  // a child of fork
+  std::atomic<LaneState>& state = view.arena->lane(view.lane).state;
+  LaneState next = state.load();
+  next.kind = next.plain != 0 ? LaneState::kVacant : LaneState::kIdle;
+  state.store(next);
+}
+
+void end_thread(void* argument) {
+  auto* const thread = static_cast<Thread*>(argument);
+  t_views = no_thread.view;
+  Locked locked;
+  for (View* view : thread->view) {
+    if (view == &no_view) continue;
+    give_up_lane(*view);
+    unmap(view, sizeof(View));
+  }
+  (thread->prev != nullptr ? thread->prev->next : registry.threads) = thread->next;
+  if (thread->next != nullptr) thread->next->prev = thread->prev;
+  unmap(thread, sizeof(Thread));
+}
+
+Thread* this_thread() {
+  if (t_views != no_thread.view) return reinterpret_cast<Thread*>(const_cast<View**>(t_views));
+  // Not wiped by fork: the child's one thread goes on with its table.
+  void* const memory = map_private(sizeof(Thread));
+  if (memory == nullptr) return nullptr;
+  auto* const thread = static_cast<Thread*>(memory);
+  for (View*& view : thread->view) view = &no_view;
+  Locked locked;
+  if (!registry.has_key && ::pthread_key_create(&registry.key, end_thread) == 0) {
+    registry.has_key = true;
+  }
+  if (!registry.has_key || ::pthread_setspecific(registry.key, thread) != 0) {
+    unmap(thread, sizeof(Thread));
+    return nullptr;
+  }
+  thread->next = registry.threads;
+  if (thread->next != nullptr) thread->next->prev = thread;
+  registry.threads = thread;
+  t_views = thread->view;
+  return thread;
+}
+
+bool try_lease(ashlar_shm& arena, std::uint32_t l, LaneState::Kind from, bool with_memory) {
+  Lane& lane = arena.lane(l);
+  LaneState state = lane.state.load();
+  const std::uint32_t place = arena.processes.place();
+  if (state.kind != from || (lane.held_pages.load() != 0) != with_memory) return false;
+  if (from == LaneState::kIdle && state.process != place) return false;
+  if (arena.processes.scoped() && state.plain != 0) return false;
+  LaneState next = state;
+  next.kind = LaneState::kLeased;
+  next.process = static_cast<std::uint16_t>(place);
+  next.generation++;
+  if (!arena.processes.scoped()) next.plain = 1;
+  return lane.state.compare_exchange_strong(state, next);
+}
+
+// Lanes that hold memory come first, so that it is used. kLanes: all are leased.
+std::uint32_t lease_lane(ashlar_shm& arena) {
+  struct Wanted {
+    LaneState::Kind kind;
+    bool with_memory;
+  };
+  const bool scoped = arena.processes.scoped();
+  for (const Wanted wanted : {Wanted{scoped ? LaneState::kIdle : LaneState::kVacant, true},
+                              Wanted{scoped ? LaneState::kIdle : LaneState::kVacant, false},
+                              Wanted{LaneState::kVacant, false}}) {
+    for (std::uint32_t l = 0; l < kLanes; l++) {
+      if (try_lease(arena, l, wanted.kind, wanted.with_memory)) return l;
+    }
+  }
+  return kLanes;
+}
+
+}  // namespace
+
+constinit thread_local View* const* t_views = no_thread.view;
+
+View* view_for_thread(ashlar_shm& arena) {
+  View* view = t_views[arena.number];
+  if (view->tag != 0) return view;
+  if (const int error = arena.processes.join(); error != 0) {
+    errno = error;
+    return nullptr;
+  }
+  arena.pages.refresh();
+  Thread* const thread = this_thread();
+  // A view of our own without a lane is one that fork wiped.
+  if (thread != nullptr && view == &no_view) {
+    void* const memory = map_unless_forked(sizeof(View));
+    view = memory == nullptr ? nullptr : new (memory) View;
+  }
+  if (thread == nullptr || view == nullptr) {
+    errno = ENOMEM;
+    return nullptr;
+  }
+  std::uint32_t lane = lease_lane(arena);
+  if (lane == kLanes && recover_dead(arena) != 0) lane = lease_lane(arena);
+  if (lane == kLanes) {
+    if (thread->view[arena.number] != view) unmap(view, sizeof(View));
+    errno = EAGAIN;
+    return nullptr;
+  }
+  init_view(*view, arena, lane);
+  thread->view[arena.number] = view;
+  return view;
+}
+
+std::uint32_t register_handle() {
+  Locked locked;
+  if (!registry.watches_forks) {
+    Lock::watch(os::map_fork_marker());  // a child takes over locks whose holders it lacks
+    registry.watches_forks = true;
+  }
+  for (std::uint32_t n = 0; n < kHandles; n++) {
+    if (registry.taken[n]) continue;
+    registry.taken[n] = true;
+    return n;
+  }
+  return kHandles;
+}
+
+void unregister_handle(std::uint32_t number) {
+  Locked locked;
+  for (Thread* thread = registry.threads; thread != nullptr; thread = thread->next) {
+    View*& view = thread->view[number];
+    if (view == &no_view) continue;
+    unmap(view, sizeof(View));
+    view = &no_view;
+  }
+  registry.taken[number] = false;
+}
+
+}  // namespace ashlar::shm

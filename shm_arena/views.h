@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+// L4 · views: which thread has which lane of which arena.
+//
+// What:    a thread finds its view of an arena by one thread-local pointer and the handle's number.
+//          It leases a lane when it first needs one, and gives it up when it ends.
+// How:     a lane that ends with its thread stays as it is, slabs and all: whoever leases it next
+//          goes on with them, and lanes that need memory take slabs from those that nobody leases.
+//          In a process whose blocks are scoped, lanes stay the process's until it leaves.
+// Locks:   one for the process, around handle numbers and the list of threads; rare paths only.
+#pragma once
+
+#include "lanes.h"
+
+namespace ashlar::shm {
+
+// The calling thread's view, with a lane. Null and errno: EAGAIN, ENOMEM, EACCES.
+View* view_for_thread(ashlar_shm& arena);
+// A number for a new handle; kHandles: all are in use.
+std::uint32_t register_handle();
+// No thread uses the handle any more: its views go, its lanes stay leased.
+void unregister_handle(std::uint32_t number);
+
+}  // namespace ashlar::shm
