@@ -23,11 +23,22 @@ struct ashlar_shm {
     return reinterpret_cast<std::uintptr_t>(p) - reinterpret_cast<std::uintptr_t>(data);
   }
   // As far as this process knows; refresh() learns of more.
-  bool contains(Bytes offset) const { return offset / ashlar::kChunkBytes < pages.chunks(); }
+  bool contains(Bytes offset) const { return offset < pages.data_bytes(); }
+  std::atomic<std::uint64_t>& entry_at(Bytes offset) const {
+    return unit_entries[offset / ashlar::kUnitBytes];
+  }
   std::atomic<std::uint64_t>& entry(ashlar::UnitIndex unit) const { return unit_entries[unit.v]; }
 
   ashlar::shm::Lane& lane(std::uint32_t i) const {
     return (&segment.at<ashlar::shm::Lane>(ashlar::shm::Geometry::kLaneTable))[i];
+  }
+  ashlar::shm::LaneCursors& cursors(std::uint32_t lane) const {  // of a lane that was leased
+    return (&segment.at<ashlar::shm::LaneCursors>(ashlar::shm::Geometry::kLaneCursors))[lane];
+  }
+  bool back_cursors(std::uint32_t lane) const {  // before it is leased
+    using namespace ashlar::shm;
+    const Offset at = Geometry::kLaneCursors + lane * sizeof(LaneCursors);
+    return segment.back(ashlar::align_down(at, ashlar::kPageBytes), ashlar::kPageBytes) == 0;
   }
   ashlar::shm::State& state() const {
     return segment.at<ashlar::shm::State>(ashlar::shm::Geometry::kState);

@@ -124,38 +124,53 @@ void make_lists(View& view) {
   for_each_own_slab(view, [](const SlabRef& slab) { slab.descriptor().list = LaneSlabs::kNoList; });
   for_each_own_slab(view, [&](const SlabRef& slab) {
     slab.drain();
-    if (slab.first().v != view.cursor[slab.size_class_index().v].unit) file(view, slab);
+    if (!(view.cursor[slab.size_class_index().v].slab == slab.base())) file(view, slab);
   });
 }
 
 // --- finding room -------------------------------------------------------------------------------
 
-void set_cursor(View& view, const SlabRef& slab) {
-  Cursor& k = view.cursor[slab.size_class_index().v];
-  k.unit = slab.first().v;
-  k.next_word = 0;
-  if (view.spare[slab.size_class_index().v] == k.unit) {
-    view.spare[slab.size_class_index().v] = kNone;
-  }
+UnitIndex unit_at(const View& view, const std::byte* slab) {
+  return {static_cast<std::uint32_t>(view.arena->data_offset(slab) / kUnitBytes)};
 }
 
-// Goes on to the next word of the cursor's slab that has free slots.
+LaneCursors::Shared& shared_cursor(const View& view, ClassIndex c) {
+  return view.arena->cursors(view.lane).of_class[c.v];
+}
+
+void set_cursor(View& view, const SlabRef& slab) {
+  const std::uint32_t c = slab.size_class_index().v;
+  Cursor& k = view.cursor[c];
+  k.slab = slab.base();
+  k.bitmap = &slab.word(0);
+  k.word_index = slab.info().words - 1;  // so that the first comes next
+  if (view.spare[c] == slab.first().v) view.spare[c] = kNone;
+}
+
+// The cursor has used up its word, and goes on to the next one of its slab that has free slots.
+// They are in both places for a moment: whoever is killed then leaves nothing that a recoverer
+// cannot put together by an OR.
 bool advance(View& view, ClassIndex c) {
   Cursor& k = view.cursor[c.v];
-  if (k.unit == kNone) return false;
-  const SlabRef slab(*view.arena, UnitIndex{k.unit}, c);
+  if (k.slab == nullptr) return false;
+  const SlabRef slab(*view.arena, unit_at(view, k.slab), c);
   const std::uint32_t words = slab.info().words;
-  for (std::uint32_t i = 0; i < words; i++) {
-    const std::uint32_t w = (k.next_word + i) % words;
-    const std::uint64_t bits = slab.word(w).load() & slab.slots_of_word(w);
-    if (bits == 0) continue;
-    k.avail = bits;
-    k.word = &slab.word(w);
+  for (std::uint32_t i = 1; i <= words; i++) {
+    const std::uint32_t w = (k.word_index + i) % words;
+    const std::uint64_t slots = slab.slots_of_word(w);
+    const std::uint64_t word = slab.word(w).load();
+    if ((word & slots) == 0) continue;
+    LaneCursors::Shared& shared = shared_cursor(view, c);
+    shared.unit.store(slab.first().v);
+    shared.word.store(w);
+    shared.avail.store(word & slots);
+    slab.word(w).store(word & ~slots);
+    k.avail = word & slots;
     k.base = slab.base() + Bytes{w} * 64 * slab.info().slot_bytes;
-    k.next_word = w + 1;
+    k.word_index = w;
     return true;
   }
-  k.unit = kNone;  // full; it is filed when a slot of it is given
+  k.slab = nullptr;  // full; it is filed when a slot of it is given
   return false;
 }
 
@@ -172,9 +187,12 @@ bool drain_news(View& view) {
       if (slab.exists() && slab.tag() != view.tag) continue;
       freed.fetch_and(~(bits & -bits));
       if (!slab.exists()) continue;
-      slab.drain();
+      Cursor& k = view.cursor[slab.size_class_index().v];
+      const bool at_cursor = k.slab == slab.base();
+      const std::uint32_t twice = at_cursor ? slab.drain(k.word_index, k.avail) : slab.drain();
+      if (twice != 0) arena.state().bad_frees.fetch_add(twice);
+      if (!at_cursor) refile(view, slab);
       any = true;
-      if (view.cursor[slab.size_class_index().v].unit != slab.first().v) refile(view, slab);
     }
   }
   return any;
@@ -311,6 +329,7 @@ void init_view(View& view, ashlar_shm& arena, std::uint32_t lane) {
     const SizeClass& info = kSizeClasses[c];
     Cursor& k = view.cursor[c];
     k = Cursor{};
+    k.published = &arena.cursors(lane).of_class[c].avail;
     k.magic = info.magic;
     k.slot_bytes = info.slot_bytes;
     k.slab_mask = info.slab_bytes - 1;
@@ -319,6 +338,22 @@ void init_view(View& view, ashlar_shm& arena, std::uint32_t lane) {
   }
   view.tag = tag_of_lane(lane);
   make_lists(view);
+}
+
+void empty_view(View& view) {
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    Cursor& k = view.cursor[c];
+    if (k.slab == nullptr) continue;
+    const SlabRef slab = own_slab(view, unit_at(view, k.slab).v, ClassIndex{c});
+    if (slab.exists()) slab.give_bits(k.word_index, k.avail);
+    k.published->store(0);
+    k.avail = 0;
+    k.slab = nullptr;
+  }
+  drain_news(view);
+  for_each_own_slab(view, [&](const SlabRef& slab) {
+    if (slab.free_slots() == slab.info().capacity) retire(view, slab);
+  });
 }
 
 // --- slots --------------------------------------------------------------------------------------
@@ -330,6 +365,7 @@ void* take_slow(ashlar_shm& arena, ClassIndex c) {
 }
 
 void give_slow(ashlar_shm& arena, void* p) {
+  if (p == nullptr) return;
   if (arena.segment.read_only()) return refuse(arena);
   const Bytes offset = arena.data_offset(p);
   if (!arena.contains(offset)) arena.pages.refresh();
@@ -344,9 +380,12 @@ void give_slow(ashlar_shm& arena, void* p) {
       if (!slab.free_remotely(slot)) refuse(arena);
       return;
     }
-    if (slab.is_free(slot)) return refuse(arena);
+    Cursor& k = view.cursor[slab.size_class_index().v];
+    const bool at_cursor =
+        k.slab == slab.base() && slot / 64 == k.word_index && (k.avail >> slot % 64 & 1) != 0;
+    if (at_cursor || slab.is_free(slot)) return refuse(arena);
     slab.give(slot);
-    return after_give_slow(view, slab.first(), slab.size_class_index());
+    return after_give_slow(arena, p);
   }
   const PageIndex first{static_cast<std::uint32_t>(offset / kPageBytes)};
   if (offset % kPageBytes != 0) return refuse(arena);
@@ -358,9 +397,11 @@ void give_slow(ashlar_shm& arena, void* p) {
   if (taken_by < kLanes) arena.lane(taken_by).release(pages.v);
 }
 
-void after_give_slow(View& view, UnitIndex first, ClassIndex c) {
-  const SlabRef slab = own_slab(view, first.v, c);
-  if (slab.exists() && view.cursor[c.v].unit != first.v) refile(view, slab);
+void after_give_slow(ashlar_shm& arena, void* p) {
+  View& view = *t_views[arena.number];
+  const SlabRef slab = SlabRef::find(arena, unit_at(view, static_cast<std::byte*>(p)));
+  if (!slab.exists() || slab.tag() != view.tag) return;
+  if (!(view.cursor[slab.size_class_index().v].slab == slab.base())) refile(view, slab);
 }
 
 // --- blocks of pages ----------------------------------------------------------------------------

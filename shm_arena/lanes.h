@@ -3,38 +3,41 @@
 //
 // What:    a thread that takes memory leases a lane. It takes from slabs of its lane alone, and
 //          gives to them by plain stores; to the slabs of others by one atomic OR.
-// How:     no magazines: a slot is taken by clearing its bit, and given by setting it. What makes
-//          that as fast as a magazine is private to the thread: for each class a cursor with a
-//          copy of the bits of one word that it may still take.
+// How:     no magazines. For each class the lane has a cursor at one word of one slab. Its free
+//          slots move to the cursor all at once, and a slot is taken by clearing its bit there; it
+//          is given by setting its bit in the slab. So taking and giving touch different words, as
+//          with the two stacks of a magazine.
 //
-//            cursor (private)  avail 0000 1100    taken from, never looked at by others
-//            slab   (shared)   word  0010 1101    the truth; one store per take and per give
+//            cursor  avail 0010 1000    malloc takes from here; published in the segment, so
+//            slab    word  0000 0101    free gives to here        that a recoverer sees it
 //
 //          A slab with room that is not at a cursor is in a list by eighths of fullness.
-// Death:   a thread that dies has at most one slot that is neither at rest nor in the program's
-//          hands: the one whose bit it cleared last. Cursors and list heads are gone with it, and
-//          whoever leases the lane next makes them anew from the bits.
+// Death:   each take and give is one store. A thread that dies has at most one slot that is neither
+//          free nor in the program's hands: the one that it took last. A recoverer puts back what
+//          its cursors hold; list heads are private, and the next lease makes them anew.
 // Fork:    views are memory that reads as zero in a child: it has no lane, and leases one.
 // Threads: the calling one. Not for signal handlers.
-// Trust:   malloc reads nothing shared but the word it clears a bit of. Links between slabs are
-//          followed only to slabs of this lane and class; else the lists are made anew.
+// Trust:   malloc's hit path reads nothing shared. Links between slabs are followed only to slabs
+//          of this lane and class; else the lists are made anew.
 #pragma once
 
 #include "slabs.h"
 
 namespace ashlar::shm {
 
-struct alignas(kCacheLineBytes) Cursor {
-  std::uint64_t avail = 0;  // bits of *word that are free and may be taken
-  BitmapWord* word = nullptr;
-  std::byte* base = nullptr;  // where the slot of bit 0 lies
-  std::uint64_t magic = 0;    // const, like the next four: see slot_index()
-  std::uint32_t slot_bytes = 0;
-  std::uint32_t slab_mask = 0;
-  std::uint32_t bitmaps = 0;       // offset in SharedChunk
-  std::uint32_t bitmap_shift = 0;  // a unit's bitmap has 1 << that many bytes
-  std::uint32_t unit = kNone;      // of the slab that has `word`
-  std::uint32_t next_word = 0;     // of the slab, to look at when `avail` is used up
+// This process's side of a cursor. All zero, it has no slot and matches no pointer.
+struct alignas(2 * kCacheLineBytes) Cursor {
+  std::uint64_t avail = 0;                          // slots to take
+  std::atomic<std::uint64_t>* published = nullptr;  // the same in LaneCursors
+  std::byte* base = nullptr;                        // where the slot of bit 0 lies
+  std::uint32_t slot_bytes = 0;                     // const, like the next four
+  std::uint32_t slab_mask = 0;                      // slab_bytes - 1
+  std::uint64_t magic = 0;                          // see slot_index()
+  std::uint32_t bitmaps = 0;                        // offset in SharedChunk
+  std::uint32_t bitmap_shift = 0;                   // a unit's bitmap has 1 << that many bytes
+  std::byte* slab = nullptr;                        // the cursor's slab; null: none
+  BitmapWord* bitmap = nullptr;                     // of that slab
+  std::uint32_t word_index = 0;                     // of the cursor's word in the slab
 };
 
 struct View {
@@ -58,8 +61,9 @@ extern constinit thread_local View* const* t_views __attribute__((tls_model("ini
 
 [[gnu::noinline]] void* take_slow(ashlar_shm& arena, ClassIndex c);
 [[gnu::noinline]] void give_slow(ashlar_shm& arena, void* p);
-// A slab that is not at the cursor has room again, or nothing but room.
-[[gnu::noinline]] void after_give_slow(View& view, UnitIndex first, ClassIndex c);
+// p was given to a slab of this thread that is not at the cursor, and that has room again, or
+// nothing but room.
+[[gnu::noinline]] void after_give_slow(ashlar_shm& arena, void* p);
 
 // A slot, for a request of at most kMaxSlotBytes. Null and errno: no memory.
 inline void* take(ashlar_shm& arena, ClassIndex c) {
@@ -67,11 +71,15 @@ inline void* take(ashlar_shm& arena, ClassIndex c) {
   const std::uint64_t avail = k.avail;
   if (avail == 0) [[unlikely]]
     return take_slow(arena, c);
-  const std::uint64_t bit = avail & -avail;
-  k.avail = avail ^ bit;
-  // relaxed: only the owner clears bits. From here on the slot is taken.
-  k.word->store(k.word->load(std::memory_order_relaxed) & ~bit, std::memory_order_relaxed);
-  return k.base + Bytes{lowest_bit(avail)} * k.slot_bytes;
+  k.avail = avail & (avail - 1);
+  k.published->store(avail & (avail - 1), std::memory_order_relaxed);  // the slot is taken
+  return k.base + std::uint64_t{lowest_bit(avail)} * k.slot_bytes;
+}
+
+inline BitmapWord* bitmap_at(const ashlar_shm& arena, const Cursor& k, UnitIndex first) {
+  SharedChunk& chunk = arena.pages.meta(chunk_of(first));
+  return reinterpret_cast<BitmapWord*>(reinterpret_cast<std::byte*>(&chunk) + k.bitmaps +
+                                       (Bytes{first.v % kUnitsPerChunk} << k.bitmap_shift));
 }
 
 inline void give(ashlar_shm& arena, void* p) {
@@ -79,35 +87,42 @@ inline void give(ashlar_shm& arena, void* p) {
   const Bytes offset = arena.data_offset(p);
   if (!arena.contains(offset)) [[unlikely]]
     return give_slow(arena, p);
-  const auto unit = static_cast<std::uint32_t>(offset / kUnitBytes);
   // relaxed: who gives the slot got it from who took it, and that hand-over orders the entry
-  const std::uint64_t entry = arena.entry(UnitIndex{unit}).load(std::memory_order_relaxed);
+  const std::uint64_t entry = arena.entry_at(offset).load(std::memory_order_relaxed);
   const std::uint64_t mine = entry ^ view.tag;
   if (mine >= kTagGrain) [[unlikely]]
     return give_slow(arena, p);
-  const std::uint32_t c = static_cast<std::uint32_t>(mine / kMagazineBytes);
-  Cursor& k = view.cursor[c];
-  const auto in_slab = static_cast<std::uint32_t>(offset) & k.slab_mask;
-  if (!is_slot_start(in_slab, k.magic)) [[unlikely]]
+  static_assert(sizeof(Cursor) == 2 * kMagazineBytes);
+  Cursor& k = *reinterpret_cast<Cursor*>(reinterpret_cast<std::byte*>(view.cursor) +
+                                         2 * (mine & ~(kMagazineBytes - 1)));
+  const std::uint64_t in_slab = offset & k.slab_mask;
+  if (!is_slot_start(static_cast<std::uint32_t>(in_slab), k.magic)) [[unlikely]]
     return give_slow(arena, p);
-  const std::uint32_t slot = slot_index(in_slab, k.magic);
-  const auto first = static_cast<std::uint32_t>((offset - in_slab) / kUnitBytes);
-  auto* const bitmap = reinterpret_cast<BitmapWord*>(
-      reinterpret_cast<std::byte*>(&arena.pages.meta(ChunkIndex{first / kUnitsPerChunk})) +
-      k.bitmaps + (Bytes{first % kUnitsPerChunk} << k.bitmap_shift));
-  BitmapWord& word = bitmap[slot / 64];
-  const std::uint64_t old = word.load(std::memory_order_relaxed);  // only the owner writes it
+  const std::uint32_t slot = slot_index(static_cast<std::uint32_t>(in_slab), k.magic);
   const std::uint64_t bit = std::uint64_t{1} << slot % 64;
+  if (static_cast<std::byte*>(p) - in_slab == k.slab) {
+    BitmapWord& word = k.bitmap[slot / 64];
+    const std::uint64_t old = word.load(std::memory_order_relaxed);  // only the owner writes it
+    const std::uint64_t avail = slot / 64 == k.word_index ? k.avail : 0;
+    if (((old | avail) & bit) != 0) [[unlikely]]
+      return give_slow(arena, p);
+    word.store(old | bit, std::memory_order_relaxed);  // read by others as a hint only
+    return;
+  }
+  const UnitIndex first{static_cast<std::uint32_t>((offset - in_slab) / kUnitBytes)};
+  BitmapWord& word = bitmap_at(arena, k, first)[slot / 64];
+  const std::uint64_t old = word.load(std::memory_order_relaxed);  // only the owner writes it
   if ((old & bit) != 0) [[unlikely]]
     return give_slow(arena, p);
   word.store(old | bit, std::memory_order_relaxed);  // read by others as a hint only
-  if (first != k.unit && (old == 0 || (old | bit) == ~std::uint64_t{0})) [[unlikely]] {
-    after_give_slow(view, UnitIndex{first}, ClassIndex{c});
-  }
+  if (old == 0 || (old | bit) == ~std::uint64_t{0}) [[unlikely]]
+    return after_give_slow(arena, p);
 }
 
 // Makes the view of a thread that has just leased its lane.
 void init_view(View& view, ashlar_shm& arena, std::uint32_t lane);
+// The thread ends: what its cursors hold goes back, and so do slabs that are all free.
+void empty_view(View& view);
 
 // Of whole pages. Null and errno. `alignment` is a power of two of at most a chunk.
 void* take_large(ashlar_shm& arena, Bytes bytes, Bytes alignment);

@@ -8,8 +8,8 @@
 // What:    every position is an offset from the segment's first byte, every link an index; so it
 //          may be mapped anywhere. 0 is the null offset: the header is no block.
 // How:     zones are sized for the segment's maximum. Up to the roots they have memory from the
-//          start; behind that, memory is added chunk by chunk. Zero is a valid first state of all
-//          of it except the header.
+//          start; cursors get it when their lane is leased, the rest chunk by chunk. Zero is a
+//          valid first state of all of it except the header.
 // Truth:   block words, unit entries, bitmaps, and the states of processes, lanes and chunks.
 //          Everything else is a hint, can be worked out again, and is not believed unchecked.
 // Trust:   the header does not change once the segment has a name. Who attaches checks it, keeps
@@ -102,6 +102,17 @@ struct alignas(kCacheLineBytes) Lane {
   }
 };
 
+// What a lane is taking slots from: of each class one word of one slab. Its free slots are `avail`
+// here, and not at rest there, until the word is used up or the lane is given up.
+struct alignas(1024) LaneCursors {
+  struct Shared {
+    std::atomic<std::uint64_t> avail;  // leaseholder → recoverer; one store takes a slot
+    std::atomic<std::uint32_t> unit;   // leaseholder → recoverer; the slab's first unit
+    std::atomic<std::uint32_t> word;   // leaseholder → recoverer
+  };
+  Shared of_class[kClassCount];
+};
+
 // Who may change a chunk's row and block words just now.
 struct ChunkState {
   std::uint16_t holder = 0;    // lane + 1; 0: nobody
@@ -139,7 +150,9 @@ struct Geometry {
   static constexpr Bytes kProcessTable = kState + sizeof(State);
   static constexpr Bytes kLaneTable = kProcessTable + kProcesses * sizeof(Process);
   static constexpr Bytes kRootTable = kLaneTable + kLanes * sizeof(Lane);
-  static constexpr Bytes kChunkWords = kRootTable + kRoots * sizeof(std::atomic<Offset>);
+  // Behind this, memory is added as it is needed: by lane and by chunk.
+  static constexpr Bytes kLaneCursors = kRootTable + kRoots * sizeof(std::atomic<Offset>);
+  static constexpr Bytes kChunkWords = kLaneCursors + kLanes * sizeof(LaneCursors);
   static constexpr Bytes kTableBytesPerChunk = kUnitsPerChunk * sizeof(std::uint64_t);
   static constexpr Bytes kSummaryBytesPerChunk = sizeof(std::uint32_t);
 
@@ -157,7 +170,7 @@ struct Geometry {
         data(align_up(chunk_metadata + chunks * sizeof(SharedChunk), kChunkBytes)),
         end(data + Bytes{chunks} * kChunkBytes) {}
 };
-static_assert(Geometry::kChunkWords % kPageBytes == 0);
+static_assert(Geometry::kLaneCursors % kPageBytes == 0);
 
 // FNV-1a (Fowler, Noll, Vo).
 constexpr std::uint64_t hash_bytes(const unsigned char* bytes, Bytes count,
@@ -173,9 +186,10 @@ consteval std::uint32_t layout_hash() {
   const Geometry g(1000);
   for (const Bytes n :
        {g.table, g.summaries, g.chunk_metadata, g.data, g.end, Geometry::kProcessTable,
-        Geometry::kLaneTable, Geometry::kRootTable, Geometry::kChunkWords, sizeof(Process),
-        sizeof(Lane), sizeof(SharedChunk), sizeof(SlabDescriptor), offsetof(ChunkMeta, short_free),
-        offsetof(ChunkMeta, long_free), offsetof(ChunkMeta, rows), offsetof(ChunkRows, block)}) {
+        Geometry::kLaneTable, Geometry::kRootTable, Geometry::kLaneCursors, Geometry::kChunkWords,
+        sizeof(Process), sizeof(Lane), sizeof(SharedChunk), sizeof(SlabDescriptor),
+        offsetof(ChunkMeta, short_free), offsetof(ChunkMeta, long_free), offsetof(ChunkMeta, rows),
+        offsetof(ChunkRows, block)}) {
     add(n);
   }
   for (const SizeClass& c : kSizeClasses) {

@@ -28,6 +28,7 @@ void Pages::attach(const Segment& segment) {
 void Pages::refresh() {
   const std::uint32_t now = segment_->at<State>(Geometry::kState).chunks.load();
   chunks_.store(now < segment_->max_chunks() ? now : segment_->max_chunks());
+  data_bytes_.store(Bytes{chunks()} * kChunkBytes);
 }
 
 // --- holding chunks -----------------------------------------------------------------------------

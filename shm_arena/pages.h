@@ -24,6 +24,7 @@ class Pages {
 
   // Chunks that have metadata, as this process knows it.
   std::uint32_t chunks() const { return chunks_.load(std::memory_order_relaxed); }  // only grows
+  Bytes data_bytes() const { return data_bytes_.load(std::memory_order_relaxed); }
   void refresh();
 
   // Takes pages for a block; kNone: there is no room. The chunks they lie in stay held, until
@@ -80,7 +81,9 @@ class Pages {
   SharedChunk* meta_ = nullptr;
   Buddy buddy_;
   PageTotals totals_{};  // advice for a heap's purger; of what this process did
-  std::atomic<std::uint32_t> chunks_ = 0;  // atomic: this process's threads; at most the maximum
+  // atomic: this process's threads; at most the maximum
+  std::atomic<std::uint32_t> chunks_ = 0;
+  std::atomic<Bytes> data_bytes_ = 0;
 };
 
 }  // namespace ashlar::shm

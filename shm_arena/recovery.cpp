@@ -45,7 +45,26 @@ void settle_entries(ashlar_shm& arena, const LaneSet& lanes) {
   }
 }
 
-// Step 3.
+// Step 3. The slots may be at rest already: in the middle of a move they are in both places.
+void settle_cursors(ashlar_shm& arena, std::uint32_t lane) {
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    LaneCursors::Shared& cursor = arena.cursors(lane).of_class[c];
+    const std::uint64_t avail = cursor.avail.load();
+    const UnitIndex unit{cursor.unit.load()};
+    if (avail == 0) continue;
+    if (unit.v < arena.pages.chunks() * kUnitsPerChunk) {
+      const SlabRef slab = SlabRef::find(arena, unit);
+      const std::uint32_t w = cursor.word.load();
+      if (slab.exists() && slab.tag() == tag_of_lane(lane) && slab.size_class_index().v == c &&
+          w < slab.info().words) {
+        slab.give_bits(w, avail);
+      }
+    }
+    cursor.avail.store(0);
+  }
+}
+
+// Step 4.
 void settle_publication(ashlar_shm& arena, std::uint32_t l) {
   Lane& lane = arena.lane(l);
   const Offset block = lane.publishing.load();
@@ -68,7 +87,7 @@ void settle_publication(ashlar_shm& arena, std::uint32_t l) {
   lane.publishing.store(0);
 }
 
-// Step 4. `lanes` are those whose blocks die with them.
+// Step 5. `lanes` are those whose blocks die with them.
 void give_all(ashlar_shm& arena, const LaneSet& lanes) {
   const std::uint32_t units = arena.pages.chunks() * kUnitsPerChunk;
   for (std::uint32_t u = 0; u < units; u++) {
@@ -99,6 +118,7 @@ void settle(ashlar_shm& arena, const LaneSet& lanes) {
   LaneSet scoped;
   bool any_scoped = false;
   lanes.for_each([&](std::uint32_t l) {
+    settle_cursors(arena, l);
     settle_publication(arena, l);
     if (arena.lane(l).state.load().plain == 0) {
       scoped.add(l);

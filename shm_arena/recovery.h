@@ -6,9 +6,10 @@
 // How:     whoever recovers a process has its lanes to himself, and works in their names:
 //            1  unit entries without a slab's block are cleared: the slab was being made or given
 //            2  the chunks that a lane holds are rebuilt from block words, and let go
-//            3  a block that was on its way into a slot and is not there is given back
-//            4  of a scoped process, all blocks are given back
-//            5  the lanes are vacant, and then the process's place is free
+//            3  slots that its cursors hold go back to their slabs
+//            4  a block that was on its way into a slot and is not there is given back
+//            5  of a scoped process, all blocks are given back
+//            6  the lanes are vacant, and then the process's place is free
 // Death:   each step may be cut short and repeated: it looks at what is there and sets what must
 //          be. A lane that is settled twice is settled. Step 1 comes before 2, since others may
 //          take the pages as soon as the chunk is let go.

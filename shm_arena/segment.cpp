@@ -150,7 +150,7 @@ int Segment::fill(Bytes max_bytes, bool fixed_size) {
   header.checksum = checksum(header);
 
   if (::ftruncate(fd_, static_cast<off_t>(header.segment_bytes)) != 0) return errno;
-  const Bytes needed = fixed_size ? header.segment_bytes : Geometry::kChunkWords;
+  const Bytes needed = fixed_size ? header.segment_bytes : Geometry::kLaneCursors;
   if (const int error = allocate(fd_, 0, needed); error != 0) {
     return error == ENOSPC ? ENOMEM : error;
   }

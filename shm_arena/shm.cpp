@@ -172,11 +172,7 @@ ASHLAR_PUBLIC void* ashlar_shm_memalign(ashlar_shm* arena, size_t alignment, siz
   return shm::take_large(*arena, bytes == 0 ? 1 : bytes, alignment);
 }
 
-ASHLAR_PUBLIC void ashlar_shm_free(ashlar_shm* arena, void* p) {
-  if (p == nullptr) [[unlikely]]
-    return;
-  shm::give(*arena, p);
-}
+ASHLAR_PUBLIC void ashlar_shm_free(ashlar_shm* arena, void* p) { shm::give(*arena, p); }
 
 ASHLAR_PUBLIC size_t ashlar_shm_usable_size(ashlar_shm* arena, const void* p) {
   return shm::bytes_at(*arena, p);

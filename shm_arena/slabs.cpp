@@ -56,13 +56,17 @@ bool SlabRef::free_remotely(std::uint32_t slot) const {
   return true;
 }
 
-void SlabRef::drain() const {
+std::uint32_t SlabRef::drain(std::uint32_t at_cursor, std::uint64_t avail) const {
+  std::uint32_t free_before = 0;
   for (std::uint32_t w = 0; w < info_->words; w++) {
-    const std::uint64_t bits = remote_word(w).load();
-    if (bits == 0) continue;
-    word(w).store(word(w).load() | bits);
-    remote_word(w).fetch_and(~bits);
+    const std::uint64_t freed = remote_word(w).load();
+    if (freed == 0) continue;
+    const std::uint64_t twice = freed & (word(w).load() | (w == at_cursor ? avail : 0));
+    free_before += static_cast<std::uint32_t>(std::popcount(twice));
+    give_bits(w, freed & ~twice);
+    remote_word(w).fetch_and(~freed);
   }
+  return free_before;
 }
 
 void SlabRef::clear() const {

@@ -63,13 +63,16 @@ class SlabRef {
 
   std::uint32_t free_slots() const;
   bool is_free(std::uint32_t slot) const { return (word(slot / 64).load() >> slot % 64 & 1) != 0; }
-  void give(std::uint32_t slot) const {
-    word(slot / 64).store(word(slot / 64).load() | std::uint64_t{1} << slot % 64);
-  }
+  void give(std::uint32_t slot) const { give_bits(slot / 64, std::uint64_t{1} << slot % 64); }
   // Frees a slot of another's slab. False: it is free already.
   [[nodiscard]] bool free_remotely(std::uint32_t slot) const;
-  // Takes over what others freed.
-  void drain() const;
+  // Gives slots of a word back, which may be at rest already.
+  void give_bits(std::uint32_t w, std::uint64_t bits) const {
+    word(w).store(word(w).load() | (bits & slots_of_word(w)));
+  }
+  // Takes over what others freed; returns how many were free before, also by being in `avail`, the
+  // slots of word `at_cursor` that are about to be taken.
+  std::uint32_t drain(std::uint32_t at_cursor = kNone, std::uint64_t avail = 0) const;
   // All slots are free, whoever had them.
   void clear() const;
 

@@ -25,6 +25,15 @@ void collect_stats(ashlar_shm& arena, ashlar_shm_stats& stats) {
     stats.small_blocks += used;
     u = slab.first().v + slab.units();
   }
+  for (std::uint32_t l = 0; l < kLanes; l++) {
+    if (arena.lane(l).state.load().kind != LaneState::kLeased) continue;
+    for (std::uint32_t c = 0; c < kClassCount; c++) {
+      const std::uint64_t avail = arena.cursors(l).of_class[c].avail.load();
+      const auto count = static_cast<std::uint32_t>(std::popcount(avail));
+      stats.small_blocks -= count;
+      stats.allocated -= Bytes{count} * kSizeClasses[c].slot_bytes;
+    }
+  }
   stats.active += counts.large_pages * kPageBytes;
   stats.allocated += counts.large_pages * kPageBytes;
   stats.large_blocks = counts.large_blocks;

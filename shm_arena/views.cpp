@@ -43,12 +43,17 @@ class Locked {
   ~Locked() { registry.lock.unlock(); }
 };
 
+void set_lane_kind(const ashlar_shm& arena, std::uint32_t lane, LaneState::Kind kind) {
+  LaneState state = arena.lane(lane).state.load();
+  state.kind = kind;
+  arena.lane(lane).state.store(state);
+}
+
 void give_up_lane(View& view) {
   if (view.tag == 0) return;  // a child of fork
-  std::atomic<LaneState>& state = view.arena->lane(view.lane).state;
-  LaneState next = state.load();
-  next.kind = next.plain != 0 ? LaneState::kVacant : LaneState::kIdle;
-  state.store(next);
+  empty_view(view);
+  const bool plain = view.arena->lane(view.lane).state.load().plain != 0;
+  set_lane_kind(*view.arena, view.lane, plain ? LaneState::kVacant : LaneState::kIdle);
 }
 
 void end_thread(void* argument) {
@@ -94,6 +99,7 @@ bool try_lease(ashlar_shm& arena, std::uint32_t l, LaneState::Kind from, bool wi
   if (state.kind != from || (lane.held_pages.load() != 0) != with_memory) return false;
   if (from == LaneState::kIdle && state.process != place) return false;
   if (arena.processes.scoped() && state.plain != 0) return false;
+  if (!arena.back_cursors(l)) return false;
   LaneState next = state;
   next.kind = LaneState::kLeased;
   next.process = static_cast<std::uint16_t>(place);
