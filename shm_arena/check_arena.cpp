@@ -15,7 +15,7 @@ class Check {
   bool run() {
     arena_.pages.refresh();
     if (!header()) return false;
-    for (std::uint32_t l = 0; l < kLanes; l++) {
+    for (std::uint32_t l = 0; l < arena_.lanes_end(); l++) {
       if (!lane(l)) return false;
     }
     for (std::uint32_t c = 0; c < arena_.pages.chunks(); c++) {

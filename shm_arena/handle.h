@@ -29,6 +29,10 @@ struct ashlar_shm {
   }
   std::atomic<std::uint64_t>& entry(ashlar::UnitIndex unit) const { return unit_entries[unit.v]; }
 
+  std::uint32_t lanes_end() const {
+    const std::uint32_t end = state().lanes_end.load();
+    return end < ashlar::shm::kLanes ? end : ashlar::shm::kLanes;
+  }
   ashlar::shm::Lane& lane(std::uint32_t i) const {
     return (&segment.at<ashlar::shm::Lane>(ashlar::shm::Geometry::kLaneTable))[i];
   }

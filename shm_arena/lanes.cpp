@@ -219,7 +219,7 @@ bool adopt_vacant(View& view) {
   ashlar_shm& arena = *view.arena;
   if (arena.processes.scoped()) return false;
   bool any = false;
-  for (std::uint32_t l = 0; l < kLanes; l++) {
+  for (std::uint32_t l = 0; l < arena.lanes_end(); l++) {
     LaneState state = arena.lane(l).state.load();
     if (state.kind != LaneState::kVacant || state.plain == 0 ||
         arena.lane(l).held_pages.load() == 0) {
@@ -256,7 +256,7 @@ bool within_quota(const ashlar_shm& arena, PageCount pages) {
   const std::uint64_t quota = arena.state().quota.load();
   if (quota == 0) return true;
   std::uint64_t held = pages.v;
-  for (std::uint32_t l = 0; l < kLanes; l++) {
+  for (std::uint32_t l = 0; l < arena.lanes_end(); l++) {
     const LaneState state = arena.lane(l).state.load();
     if (state.kind == LaneState::kVacant || state.process != arena.processes.place()) continue;
     held += arena.lane(l).held_pages.load();
@@ -391,9 +391,8 @@ void give_slow(ashlar_shm& arena, void* p) {
   if (offset % kPageBytes != 0) return refuse(arena);
   const PageCount pages = arena.pages.pages_of(first, BlockKind::large);
   const std::uint32_t taken_by = arena.pages.taken_by(first).load() - 1u;
-  const bool given =
-      view.tag != 0 ? arena.pages.give_large(view.lane, first) : arena.pages.give_large(first);
-  if (!given) return refuse(arena);
+  const View* const own = pages.v == 0 ? nullptr : view_for_thread(arena);
+  if (own == nullptr || !arena.pages.give_large(own->lane, first)) return refuse(arena);
   if (taken_by < kLanes) arena.lane(taken_by).release(pages.v);
 }
 

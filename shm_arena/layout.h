@@ -50,10 +50,19 @@ struct Header {
 
 struct alignas(kPageBytes) State {
   std::atomic<std::uint32_t> chunks;  // atomic: who grows it → all; these have metadata
-  std::atomic<std::uint64_t> quota;   // atomic: any → any; bytes a process may hold, 0: no limit
+  // atomic: who takes a place or lane → all; there was never one at or behind these
+  std::atomic<std::uint32_t> places_end;
+  std::atomic<std::uint32_t> lanes_end;
+  std::atomic<std::uint64_t> quota;  // atomic: any → any; bytes a process may hold, 0: no limit
   std::atomic<std::uint64_t> recoveries;  // atomic: any; processes whose lanes were recovered
   std::atomic<std::uint64_t> bad_frees;   // atomic: any; frees that were refused
 };
+
+inline void raise_to(std::atomic<std::uint32_t>& bound, std::uint32_t value) {
+  std::uint32_t known = bound.load();
+  while (known < value && !bound.compare_exchange_weak(known, value)) {
+  }
+}
 
 // Who holds a place in the table of processes. The kernel's lock on the place, not this word,
 // tells whether that process lives (see lease.h).
@@ -89,8 +98,10 @@ static_assert(std::atomic<LaneState>::is_always_lock_free);
 struct alignas(kCacheLineBytes) Lane {
   std::atomic<LaneState> state;  // atomic: who leases, releases or recovers it, by exchange
   // A block on its way into `published_at`: until the store there it is nobody's.
-  std::atomic<Offset> publishing;         // leaseholder → recoverer; 0: none
-  std::atomic<Offset> published_at;       // leaseholder → recoverer
+  std::atomic<Offset> publishing;    // leaseholder → recoverer; 0: none
+  std::atomic<Offset> published_at;  // leaseholder → recoverer
+  // The first page of a large block that is being given back, plus one; 0: none.
+  std::atomic<std::uint32_t> freeing;     // leaseholder → recoverer
   std::atomic<std::uint64_t> held_pages;  // atomic: any; a hint, for quotas
   std::atomic<std::uint32_t> news;  // atomic: any → leaseholder; others freed slots of its slabs
 

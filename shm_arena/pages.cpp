@@ -162,17 +162,23 @@ void Pages::end_give(std::uint32_t lane, PageIndex first, PageCount pages) {
   let_go(chunk_of(first), lane);
 }
 
-bool Pages::give_large(PageIndex first) {
+bool Pages::give_large(std::uint32_t lane, PageIndex first) {
   if (pages_of(first, BlockKind::large).v == 0) return false;
-  if (!buddy_.exchange_kind(first, BlockKind::large, BlockKind::cached)) return false;
-  announce_freed(first);
-  return true;
+  freeing(lane).store(first.v + 1);
+  const bool given = buddy_.exchange_kind(first, BlockKind::large, BlockKind::cached);
+  finish_giving(lane);
+  return given;
 }
 
-bool Pages::give_large(std::uint32_t lane, PageIndex first) {
-  if (!give_large(first)) return false;
-  if (hold(chunk_of(first), lane)) let_go(chunk_of(first), lane);
-  return true;
+// A block that is `cached` in a chunk that says nothing of it would stay so.
+void Pages::finish_giving(std::uint32_t lane) {
+  const PageIndex first{freeing(lane).load() - 1};
+  if (first.v == kNone) return;
+  if (pages_of(first, BlockKind::cached).v != 0) {
+    announce_freed(first);
+    if (hold(chunk_of(first), lane)) let_go(chunk_of(first), lane);
+  }
+  freeing(lane).store(0);
 }
 
 void Pages::announce_freed(PageIndex first) {
@@ -263,10 +269,7 @@ bool Pages::grow(std::uint32_t lane, PageCount pages) {
   const std::uint32_t from = chunks();
   const std::uint32_t to = from + needed;
   if (to > segment_->max_chunks() || !back_metadata(from, to)) return false;
-  std::atomic<std::uint32_t>& count = segment_->at<State>(Geometry::kState).chunks;
-  std::uint32_t known = count.load();
-  while (known < to && !count.compare_exchange_weak(known, to)) {
-  }
+  raise_to(segment_->at<State>(Geometry::kState).chunks, to);
   refresh();
   return needed > 1 || grow(lane, pages);
 }

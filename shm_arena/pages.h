@@ -36,10 +36,10 @@ class Pages {
   // pages are free. False: the chunk is held, try again later.
   [[nodiscard]] bool begin_give(std::uint32_t lane, PageIndex first, PageCount pages);
   void end_give(std::uint32_t lane, PageIndex first, PageCount pages);
-  // Gives back a large block. False: there is none.
+  // Gives back a large block. False: there is none. If the caller dies on the way, finish_giving()
+  // sees to it.
   [[nodiscard]] bool give_large(std::uint32_t lane, PageIndex first);
-  // The same for a thread without a lane: a lane that comes by will give it back.
-  [[nodiscard]] bool give_large(PageIndex first);
+  void finish_giving(std::uint32_t lane);
   // Changes the length of a large block where it is. False: not possible.
   [[nodiscard]] bool resize(std::uint32_t lane, PageIndex first, PageCount pages);
 
@@ -63,6 +63,9 @@ class Pages {
   std::uint32_t covered(ChunkIndex chunk) const;
 
  private:
+  std::atomic<std::uint32_t>& freeing(std::uint32_t lane) const {
+    return (&segment_->at<Lane>(Geometry::kLaneTable))[lane].freeing;
+  }
   std::atomic<ChunkState>& word(ChunkIndex chunk) const { return words_[chunk.v].state; }
   bool hold(ChunkIndex chunk, std::uint32_t lane);
   void let_go(ChunkIndex chunk, std::uint32_t lane);

@@ -79,6 +79,7 @@ bool Processes::try_place(std::uint32_t i, int& error) {
     if (refused != EBUSY) error = refused;
     return false;
   }
+  raise_to(segment_->at<State>(Geometry::kState).places_end, i + 1);
   Process& process = table_[i];
   ProcessState state = process.state.load();
   const ProcessState mine{.generation = state.generation + 1,
@@ -132,7 +133,7 @@ void Processes::end_recovery(std::uint32_t i) {
 }
 
 void Processes::abandon_recoveries_of(std::uint32_t recoverer) {
-  for (std::uint32_t i = 0; i < kProcesses; i++) {
+  for (std::uint32_t i = 0; i < places_end(); i++) {
     ProcessState state = state_of(i);
     if (state.kind != ProcessState::kInRecovery || state.recoverer != recoverer) continue;
     ProcessState next = state;

@@ -35,6 +35,10 @@ class Processes {
   std::uint32_t place() const { return own_->place; }  // joined
   bool scoped() const { return scoped_; }
 
+  std::uint32_t places_end() const {
+    const std::uint32_t end = segment_->at<State>(Geometry::kState).places_end.load();
+    return end < kProcesses ? end : kProcesses;
+  }
   Process& at(std::uint32_t i) const { return table_[i]; }
   ProcessState state_of(std::uint32_t i) const { return table_[i].state.load(); }
   bool is_dead(std::uint32_t i) const;

@@ -115,6 +115,7 @@ void settle(ashlar_shm& arena, const LaneSet& lanes) {
   arena.pages.refresh();
   settle_entries(arena, lanes);
   lanes.for_each([&](std::uint32_t l) { arena.pages.repair(l); });
+  lanes.for_each([&](std::uint32_t l) { arena.pages.finish_giving(l); });
   LaneSet scoped;
   bool any_scoped = false;
   lanes.for_each([&](std::uint32_t l) {
@@ -137,7 +138,7 @@ void settle(ashlar_shm& arena, const LaneSet& lanes) {
 template <class IsTheirs>
 LaneSet lanes_of(const ashlar_shm& arena, IsTheirs&& is_theirs) {
   LaneSet lanes;
-  for (std::uint32_t l = 0; l < kLanes; l++) {
+  for (std::uint32_t l = 0; l < arena.lanes_end(); l++) {
     const LaneState state = arena.lane(l).state.load();
     if (state.kind != LaneState::kVacant && is_theirs(state.process)) lanes.add(l);
   }
@@ -156,7 +157,7 @@ std::uint32_t recover_dead(ashlar_shm& arena) {
   bool more = true;
   for (std::uint32_t round = 0; more && round < kProcesses; round++) {
     more = false;
-    for (std::uint32_t i = 0; i < kProcesses; i++) {
+    for (std::uint32_t i = 0; i < processes.places_end(); i++) {
       if (!processes.is_dead(i) || !processes.begin_recovery(i)) continue;
       dead.add(i);
       count++;

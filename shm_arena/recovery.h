@@ -5,7 +5,8 @@
 //          go on. Closing a handle of scoped blocks is the same thing, done in time.
 // How:     whoever recovers a process has its lanes to himself, and works in their names:
 //            1  unit entries without a slab's block are cleared: the slab was being made or given
-//            2  the chunks that a lane holds are rebuilt from block words, and let go
+//            2  the chunks that a lane holds are rebuilt from block words, and let go; a large
+//               block that was being given back is
 //            3  slots that its cursors hold go back to their slabs
 //            4  a block that was on its way into a slot and is not there is given back
 //            5  of a scoped process, all blocks are given back

@@ -43,6 +43,15 @@ std::uint32_t SlabRef::free_slots() const {
   return n;
 }
 
+std::uint32_t SlabRef::used_slots() const {
+  std::uint32_t n = 0;
+  for (std::uint32_t w = 0; w < info_->words; w++) {
+    const std::uint64_t free = word(w).load() | remote_word(w).load();
+    n += static_cast<std::uint32_t>(std::popcount(~free & slots_of_word(w)));
+  }
+  return n;
+}
+
 // Dekker's pattern with Lanes::drain_news: a slot's bit is set before the unit is marked, and the
 // mark is cleared before bits are taken over; all sequentially consistent.
 bool SlabRef::free_remotely(std::uint32_t slot) const {

@@ -61,7 +61,8 @@ class SlabRef {
   // The slot that starts at this offset of the arena's data, or capacity: none does.
   std::uint32_t slot_at(Bytes data_offset) const;
 
-  std::uint32_t free_slots() const;
+  std::uint32_t free_slots() const;  // at rest, without those that others freed
+  std::uint32_t used_slots() const;  // those that nobody freed; some may be at a cursor
   bool is_free(std::uint32_t slot) const { return (word(slot / 64).load() >> slot % 64 & 1) != 0; }
   void give(std::uint32_t slot) const { give_bits(slot / 64, std::uint64_t{1} << slot % 64); }
   // Frees a slot of another's slab. False: it is free already.

@@ -19,13 +19,13 @@ void collect_stats(ashlar_shm& arena, ashlar_shm_stats& stats) {
       u++;
       continue;
     }
-    const std::uint32_t used = slab.info().capacity - slab.free_slots();
+    const std::uint32_t used = slab.used_slots();
     stats.active += slab.info().slab_bytes;
     stats.allocated += Bytes{used} * slab.info().slot_bytes;
     stats.small_blocks += used;
     u = slab.first().v + slab.units();
   }
-  for (std::uint32_t l = 0; l < kLanes; l++) {
+  for (std::uint32_t l = 0; l < arena.lanes_end(); l++) {
     if (arena.lane(l).state.load().kind != LaneState::kLeased) continue;
     for (std::uint32_t c = 0; c < kClassCount; c++) {
       const std::uint64_t avail = arena.cursors(l).of_class[c].avail.load();
@@ -46,10 +46,10 @@ void collect_stats(ashlar_shm& arena, ashlar_shm_stats& stats) {
   stats.quota = arena.state().quota.load();
   stats.recoveries = arena.state().recoveries.load();
   stats.bad_frees = arena.state().bad_frees.load();
-  for (std::uint32_t i = 0; i < kProcesses; i++) {
+  for (std::uint32_t i = 0; i < arena.processes.places_end(); i++) {
     stats.processes += arena.processes.state_of(i).kind != ProcessState::kFree;
   }
-  for (std::uint32_t l = 0; l < kLanes; l++) {
+  for (std::uint32_t l = 0; l < arena.lanes_end(); l++) {
     stats.lanes += arena.lane(l).state.load().kind != LaneState::kVacant;
   }
 }
@@ -57,7 +57,7 @@ void collect_stats(ashlar_shm& arena, ashlar_shm_stats& stats) {
 int for_each_process(ashlar_shm& arena, int (*visit)(const ashlar_shm_process*, void* context),
                      void* context) {
   int answer = 0;
-  for (std::uint32_t i = 0; i < kProcesses && answer == 0; i++) {
+  for (std::uint32_t i = 0; i < arena.processes.places_end() && answer == 0; i++) {
     const ProcessState state = arena.processes.state_of(i);
     if (state.kind == ProcessState::kFree) continue;
     const Process& process = arena.processes.at(i);
@@ -66,7 +66,7 @@ int for_each_process(ashlar_shm& arena, int (*visit)(const ashlar_shm_process*, 
     seen.alive = !arena.processes.is_dead(i) && state.kind == ProcessState::kAttached;
     seen.scoped = state.scoped != 0;
     for (Bytes c = 0; c + 1 < sizeof seen.name; c++) seen.name[c] = process.name[c].load();
-    for (std::uint32_t l = 0; l < kLanes; l++) {
+    for (std::uint32_t l = 0; l < arena.lanes_end(); l++) {
       const LaneState lane = arena.lane(l).state.load();
       if (lane.kind == LaneState::kVacant || lane.process != i) continue;
       seen.lanes++;

@@ -100,6 +100,7 @@ bool try_lease(ashlar_shm& arena, std::uint32_t l, LaneState::Kind from, bool wi
   if (from == LaneState::kIdle && state.process != place) return false;
   if (arena.processes.scoped() && state.plain != 0) return false;
   if (!arena.back_cursors(l)) return false;
+  raise_to(arena.state().lanes_end, l + 1);
   LaneState next = state;
   next.kind = LaneState::kLeased;
   next.process = static_cast<std::uint16_t>(place);
@@ -118,7 +119,8 @@ std::uint32_t lease_lane(ashlar_shm& arena) {
   for (const Wanted wanted : {Wanted{scoped ? LaneState::kIdle : LaneState::kVacant, true},
                               Wanted{scoped ? LaneState::kIdle : LaneState::kVacant, false},
                               Wanted{LaneState::kVacant, false}}) {
-    for (std::uint32_t l = 0; l < kLanes; l++) {
+    const std::uint32_t end = wanted.with_memory ? arena.lanes_end() : kLanes;
+    for (std::uint32_t l = 0; l < end; l++) {
       if (try_lease(arena, l, wanted.kind, wanted.with_memory)) return l;
     }
   }
