@@ -5,6 +5,7 @@
 #include <ashlar/shm.h>
 
 #include <cstring>
+#include <memory>
 
 #include <csignal>
 #include <functional>
@@ -68,6 +69,12 @@ class Child {
 
   pid_t pid() const { return pid_; }
   void send(int signal) { ::kill(pid_, signal); }
+  // Whether it has; then the status as of waitpid.
+  bool ended(int& status) {
+    if (::waitpid(pid_, &status, WNOHANG) != pid_) return false;
+    pid_ = -1;
+    return true;
+  }
   // Waits for its end; the status as of waitpid.
   int wait() {
     int status = -1;
