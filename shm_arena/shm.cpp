@@ -51,7 +51,10 @@ ashlar_shm* open_arena(unsigned flags, OpenSegment&& open_segment) {
   int error = arena->number == kHandles ? EMFILE : open_segment(arena->segment);
   if (error == 0) {
     error = attach(*arena, flags);
-    if (error == 0) return arena;
+    if (error == 0) {
+      publish_handle(*arena);
+      return arena;
+    }
     arena->segment.close();
   }
   if (arena->number != kHandles) unregister_handle(arena->number);
@@ -201,6 +204,9 @@ ASHLAR_PUBLIC ashlar_off ashlar_shm_offset(ashlar_shm* arena, const void* p) {
 ASHLAR_PUBLIC void* ashlar_shm_pointer(ashlar_shm* arena, ashlar_off offset) {
   return arena->pointer(offset);
 }
+
+ASHLAR_PUBLIC void* ashlar_shm_base(ashlar_shm* arena) { return arena->segment.base(); }
+ASHLAR_PUBLIC ashlar_shm* ashlar_shm_find(const void* p) { return shm::find_handle(p); }
 
 ASHLAR_PUBLIC ashlar_off ashlar_shm_malloc_into(ashlar_shm* arena, size_t bytes, ashlar_off* slot) {
   if (shm::refused(arena)) return 0;

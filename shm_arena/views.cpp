@@ -29,11 +29,13 @@ constinit const Thread no_thread = make_no_thread();
 // What the process knows of its threads and handles.
 struct Registry {
   Lock lock;
-  Thread* threads = nullptr;   // lock
-  bool taken[kHandles] = {};   // lock
-  bool has_key = false;        // lock
-  bool watches_forks = false;  // lock
-  pthread_key_t key = 0;       // const since has_key
+  Thread* threads = nullptr;                        // lock
+  std::atomic<ashlar_shm*> handles[kHandles] = {};  // atomic: who opens or closes one → all
+  std::atomic<std::uint32_t> handles_end = 0;       // atomic: likewise; none was at or behind it
+  bool taken[kHandles] = {};                        // lock
+  bool has_key = false;                             // lock
+  bool watches_forks = false;                       // lock
+  pthread_key_t key = 0;                            // const since has_key
 };
 constinit Registry registry;
 
@@ -175,8 +177,26 @@ std::uint32_t register_handle() {
   return kHandles;
 }
 
+void publish_handle(ashlar_shm& arena) {
+  raise_to(registry.handles_end, arena.number + 1);
+  registry.handles[arena.number].store(&arena);
+}
+
+ashlar_shm* find_handle(const void* p) {
+  const std::uint32_t end = registry.handles_end.load();
+  for (std::uint32_t n = 0; n < end; n++) {
+    ashlar_shm* const arena = registry.handles[n].load();
+    if (arena == nullptr) continue;
+    const auto at = reinterpret_cast<std::uintptr_t>(p) -
+                    reinterpret_cast<std::uintptr_t>(arena->segment.base());
+    if (at < arena->segment.geometry().end) return arena;
+  }
+  return nullptr;
+}
+
 void unregister_handle(std::uint32_t number) {
   Locked locked;
+  registry.handles[number].store(nullptr);
   for (Thread* thread = registry.threads; thread != nullptr; thread = thread->next) {
     View*& view = thread->view[number];
     if (view == &no_view) continue;

@@ -17,6 +17,10 @@ namespace ashlar::shm {
 View* view_for_thread(ashlar_shm& arena);
 // A number for a new handle; kHandles: all are in use.
 std::uint32_t register_handle();
+// The handle is open, and find_handle() may find it.
+void publish_handle(ashlar_shm& arena);
+// The handle whose segment has that address, or null.
+ashlar_shm* find_handle(const void* p);
 // No thread uses the handle any more: its views go, its lanes stay leased.
 void unregister_handle(std::uint32_t number);
 

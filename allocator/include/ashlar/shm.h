@@ -89,6 +89,11 @@ size_t ashlar_shm_usable_size(ashlar_shm *, const void *);
 ashlar_off ashlar_shm_offset(ashlar_shm *, const void *);
 void *ashlar_shm_pointer(ashlar_shm *, ashlar_off);
 
+/* The segment's first byte, where this process has it mapped. */
+void *ashlar_shm_base(ashlar_shm *);
+/* The handle of this process whose arena has that address; null: none. A few nanoseconds. */
+ashlar_shm *ashlar_shm_find(const void *);
+
 /* Takes a block and stores its offset into `slot`, which lies in a block of the same arena and is
  * aligned to 8 bytes. If the caller is killed on the way, either the block is in `slot`, or it is
  * freed: nothing leaks. Others may read `slot` and use the block as soon as it is there, but must
