@@ -10,13 +10,13 @@ namespace ashlar::shm {
 
 namespace {
 
+// Without a look at the block word: entries with our tag are ours to make.
 SlabRef own_slab(const View& view, std::uint32_t unit, ClassIndex c) {
   const ashlar_shm& arena = *view.arena;
-  if (unit >= arena.pages.chunks() * kUnitsPerChunk) return SlabRef::none();
-  const SlabRef slab = SlabRef::find(arena, UnitIndex{unit});
-  const bool own = slab.exists() && slab.first().v == unit && slab.tag() == view.tag &&
-                   slab.size_class_index() == c;
-  return own ? slab : SlabRef::none();
+  const std::uint32_t units = size_class(c).slab_bytes / kUnitBytes;
+  const bool own = unit < arena.pages.chunks() * kUnitsPerChunk && unit % units == 0 &&
+                   arena.entry(UnitIndex{unit}).load() == UnitEntry(view.tag, c).word();
+  return own ? SlabRef(arena, UnitIndex{unit}, c) : SlabRef::none();
 }
 
 // --- lists --------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ void make_lists(View& view) {
   for_each_own_slab(view, [](const SlabRef& slab) { slab.descriptor().list = LaneSlabs::kNoList; });
   for_each_own_slab(view, [&](const SlabRef& slab) {
     slab.drain();
-    if (!(view.cursor[slab.size_class_index().v].slab == slab.base())) file(view, slab);
+    if (view.cursor[slab.size_class_index().v].slab != slab.base()) file(view, slab);
   });
 }
 
@@ -161,10 +161,11 @@ bool advance(View& view, ClassIndex c) {
     const std::uint64_t word = slab.word(w).load();
     if ((word & slots) == 0) continue;
     LaneCursors::Shared& shared = shared_cursor(view, c);
-    shared.unit.store(slab.first().v);
-    shared.word.store(w);
-    shared.avail.store(word & slots);
-    slab.word(w).store(word & ~slots);
+    // release: for recover_dead, which finds them in this order or not at all
+    shared.unit.store(slab.first().v, std::memory_order_release);
+    shared.word.store(w, std::memory_order_release);
+    shared.avail.store(word & slots, std::memory_order_release);
+    slab.word(w).store(word & ~slots, std::memory_order_release);
     k.avail = word & slots;
     k.base = slab.base() + Bytes{w} * 64 * slab.info().slot_bytes;
     k.word_index = w;
@@ -207,7 +208,6 @@ bool pick(View& view, ClassIndex c) {
       make_lists(view);
       return false;
     }
-    if (slab.free_slots() == 0) continue;
     set_cursor(view, slab);
     return true;
   }
@@ -398,9 +398,13 @@ void give_slow(ashlar_shm& arena, void* p) {
 
 void after_give_slow(ashlar_shm& arena, void* p) {
   View& view = *t_views[arena.number];
-  const SlabRef slab = SlabRef::find(arena, unit_at(view, static_cast<std::byte*>(p)));
-  if (!slab.exists() || slab.tag() != view.tag) return;
-  if (!(view.cursor[slab.size_class_index().v].slab == slab.base())) refile(view, slab);
+  const Bytes offset = arena.data_offset(p);
+  const UnitEntry entry{arena.entry_at(offset).load()};
+  const ClassIndex c = entry.size_class();
+  if (entry.tag() != view.tag || c.v >= kClassCount) return;
+  const Bytes first = align_down(offset, size_class(c).slab_bytes) / kUnitBytes;
+  const SlabRef slab = own_slab(view, static_cast<std::uint32_t>(first), c);
+  if (slab.exists() && view.cursor[c.v].slab != slab.base()) refile(view, slab);
 }
 
 // --- blocks of pages ----------------------------------------------------------------------------

@@ -69,7 +69,8 @@ class SlabRef {
   [[nodiscard]] bool free_remotely(std::uint32_t slot) const;
   // Gives slots of a word back, which may be at rest already.
   void give_bits(std::uint32_t w, std::uint64_t bits) const {
-    word(w).store(word(w).load() | (bits & slots_of_word(w)));
+    // release: what follows in drain() must not be seen before
+    word(w).store(word(w).load() | (bits & slots_of_word(w)), std::memory_order_release);
   }
   // Takes over what others freed; returns how many were free before, also by being in `avail`, the
   // slots of word `at_cursor` that are about to be taken.

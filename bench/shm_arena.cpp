@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT
+// ashlar-bench-shm: a shared arena beside Boost.Interprocess and beside malloc.
+//
+//   LD_PRELOAD=build/release/libashlar.so build/release/bench/ashlar-bench-shm
+//
+// Each row runs all of them in turn, five rounds; shown are medians, in nanoseconds per operation.
+// malloc is whatever is preloaded. Rows of one process count its CPU time; rows of two count wall
+// time, and want two idle cores. Then what only the arena does: attaching, death, fsck.
+#include <ashlar/shm.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <boost/interprocess/indexes/null_index.hpp>
+#include <boost/interprocess/managed_external_buffer.hpp>
+#include <boost/interprocess/mem_algo/rbtree_best_fit.hpp>
+#include <boost/interprocess/mem_algo/simple_seq_fit.hpp>
+#include <boost/interprocess/sync/mutex_family.hpp>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <new>
+#include <random>
+#include <string>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+namespace {
+
+namespace bi = boost::interprocess;
+
+constexpr std::size_t kMiB = 1 << 20;
+constexpr std::size_t kSegmentBytes = 256 * kMiB;
+
+double seconds(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+// Something that takes and gives, in memory that children of fork share.
+struct Allocator {
+  const char* name;
+  std::function<void*(std::size_t)> take;
+  std::function<void(void*)> give;
+};
+
+template <template <class, class, std::size_t> class Algorithm>
+Allocator boost_allocator(const char* name) {
+  using Manager = bi::segment_manager<char, Algorithm<bi::mutex_family, bi::offset_ptr<void>, 0>,
+                                      bi::null_index>;
+  void* const memory =
+      mmap(nullptr, kSegmentBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  auto* const manager = new (memory) Manager(kSegmentBytes);
+  return {name, [manager](std::size_t bytes) { return manager->allocate(bytes, std::nothrow); },
+          [manager](void* p) { manager->deallocate(p); }};
+}
+template <class F, class P, std::size_t A>
+using SeqFit = bi::simple_seq_fit<F, P>;
+template <class F, class P, std::size_t A>
+using BestFit = bi::rbtree_best_fit<F, P, A>;
+
+void* touch(void* p) {
+  if (p == nullptr) std::abort();
+  *static_cast<volatile char*>(p) = 1;
+  return p;
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Rows return seconds per operation.
+double pair(const Allocator& a, std::size_t count, clockid_t clock) {
+  const double start = seconds(clock);
+  for (std::size_t i = 0; i < count; i++) a.give(touch(a.take(64)));
+  return (seconds(clock) - start) / static_cast<double>(count);
+}
+
+double replace(const Allocator& a, std::size_t live, std::size_t count) {
+  std::minstd_rand random(1);
+  std::vector<void*> blocks(live);
+  for (void*& p : blocks) p = touch(a.take(16 + random() % 1000));
+  const double start = seconds(CLOCK_PROCESS_CPUTIME_ID);
+  for (std::size_t i = 0; i < count; i++) {
+    void*& p = blocks[random() % live];
+    a.give(p);
+    p = touch(a.take(16 + random() % 1000));
+  }
+  const double taken = seconds(CLOCK_PROCESS_CPUTIME_ID) - start;
+  for (void* p : blocks) a.give(p);
+  return taken / static_cast<double>(count);
+}
+
+struct Shared {
+  std::atomic<bool> go;
+  double result[2];
+  std::atomic<std::uint64_t> sent, received;
+  std::array<std::atomic<void*>, 1024> ring;
+};
+Shared* shared;
+
+template <class Run>
+double two_processes(Run&& run) {
+  new (shared) Shared{};
+  for (int i = 0; i < 2; i++) {
+    if (fork() != 0) continue;
+    while (!shared->go.load()) {
+    }
+    shared->result[i] = run(i);
+    _exit(0);
+  }
+  shared->go.store(true);
+  while (wait(nullptr) > 0) {
+  }
+  return std::max(shared->result[0], shared->result[1]);
+}
+
+double two_pairs(const Allocator& a, std::size_t count) {
+  return two_processes([&](int) { return pair(a, count, CLOCK_MONOTONIC); });
+}
+
+// One takes, the other gives. All are mapped at the same address in both.
+double handover(const Allocator& a, std::size_t count) {
+  return two_processes([&](int side) {
+    const double start = seconds(CLOCK_MONOTONIC);
+    for (std::size_t i = 0; i < count; i++) {
+      std::atomic<void*>& place = shared->ring[i % 1024];
+      if (side == 0) {
+        void* const p = touch(a.take(64));
+        while (place.load(std::memory_order_acquire) != nullptr) sched_yield();
+        place.store(p, std::memory_order_release);
+      } else {
+        void* p;
+        while ((p = place.load(std::memory_order_acquire)) == nullptr) sched_yield();
+        place.store(nullptr, std::memory_order_release);
+        a.give(p);
+      }
+    }
+    return (seconds(CLOCK_MONOTONIC) - start) / static_cast<double>(count);
+  });
+}
+
+void row(const char* name, const std::vector<Allocator>& all,
+         const std::function<double(const Allocator&, bool slow)>& run) {
+  std::vector<std::vector<double>> rounds(all.size());
+  for (int round = 0; round < 5; round++) {
+    for (std::size_t i = 0; i < all.size(); i++) {
+      if (all[i].take) rounds[i].push_back(run(all[i], i >= 2) * 1e9);
+    }
+  }
+  std::printf("| `%s` |", name);
+  for (const auto& values : rounds) {
+    if (values.empty()) {
+      std::printf(" – |");
+    } else {
+      std::printf(" %.3g |", median(values));
+    }
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
+double median_us(int times, const std::function<double()>& run) {
+  std::vector<double> values;
+  for (int i = 0; i < times; i++) values.push_back(run() * 1e6);
+  return median(values);
+}
+
+template <class Act>
+double timed(Act&& act) {
+  const double start = seconds(CLOCK_MONOTONIC);
+  act();
+  return seconds(CLOCK_MONOTONIC) - start;
+}
+
+// 16 processes that hold 1 GiB among them, in slots of 1 KiB.
+void deaths() {
+  ashlar_shm* const arena = ashlar_shm_create_anonymous(1200 * kMiB, 0);
+  const int fd = ashlar_shm_fd(arena);
+  std::vector<pid_t> children;
+  for (int i = 0; i < 16; i++) {
+    int ready[2];
+    if (pipe(ready) != 0) std::abort();
+    const pid_t child = fork();
+    if (child == 0) {
+      ashlar_shm* const own = ashlar_shm_open_fd(fd, 0);
+      for (std::size_t n = 0; n < 64 * 1000; n++) touch(ashlar_shm_malloc(own, 1024));
+      if (write(ready[1], "", 1) != 1) _exit(1);
+      for (;;) pause();
+    }
+    char byte;
+    if (read(ready[0], &byte, 1) != 1) std::abort();
+    children.push_back(child);
+    close(ready[0]);
+    close(ready[1]);
+  }
+  ashlar_shm_recover(arena);  // joins
+  char why[200] = "";
+  std::printf("| attach and detach | %.3g µs |\n", median_us(101, [&] {
+                return timed([&] { ashlar_shm_close(ashlar_shm_open_fd(fd, 0)); });
+              }));
+  std::printf("| ask whether somebody died (16 processes, nobody did) | %.3g µs |\n",
+              median_us(101, [&] { return timed([&] { ashlar_shm_recover(arena); }); }));
+  std::printf(
+      "| check 1 GiB | %.3g µs (%s) |\n",
+      median_us(5, [&] { return timed([&] { ashlar_shm_check(arena, why, sizeof why); }); }), why);
+  const auto kill_and_reap = [&](std::size_t i) {
+    kill(children[i], SIGKILL);
+    waitpid(children[i], nullptr, 0);
+  };
+  std::size_t next = 0;
+  std::printf("| recover one of 16 processes, 1 GiB | %.3g µs |\n", median_us(5, [&] {
+                kill_and_reap(next++);
+                return timed([&] { ashlar_shm_recover(arena); });
+              }));
+  while (next < children.size()) kill_and_reap(next++);
+  std::printf("| recover the other 11 at once | %.3g µs |\n",
+              timed([&] { ashlar_shm_recover(arena); }) * 1e6);
+  ashlar_shm_stats stats;
+  ashlar_shm_stat(arena, &stats);
+  std::printf("| memory for 1000 MiB of blocks of 1 KiB | %.4g MiB |\n",
+              static_cast<double>(stats.mapped + stats.metadata) / kMiB);
+  ashlar_shm_close(arena);
+}
+
+}  // namespace
+
+int main() {
+  ashlar_shm* const arena = ashlar_shm_create_anonymous(kSegmentBytes, 0);
+  shared = static_cast<Shared*>(
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  const std::vector<Allocator> all = {
+      {"shared arena", [arena](std::size_t n) { return ashlar_shm_malloc(arena, n); },
+       [arena](void* p) { ashlar_shm_free(arena, p); }},
+      {"malloc", [](std::size_t n) { return std::malloc(n); }, [](void* p) { std::free(p); }},
+      boost_allocator<BestFit>("Boost rbtree_best_fit"),
+      boost_allocator<SeqFit>("Boost simple_seq_fit"),
+  };
+  std::printf("| ns per operation |");
+  for (const Allocator& a : all) std::printf(" %s |", a.name);
+  std::printf("\n|---|---|---|---|---|\n");
+  row("pair/64", all, [](const Allocator& a, bool slow) {
+    return pair(a, slow ? 100'000 : 5'000'000, CLOCK_PROCESS_CPUTIME_ID);
+  });
+  row("replace_10K/16-1K", all,
+      [](const Allocator& a, bool slow) { return replace(a, 10'000, slow ? 5'000 : 2'000'000); });
+  std::vector<Allocator> sharing = all;
+  row("two_pair/64", all,
+      [](const Allocator& a, bool slow) { return two_pairs(a, slow ? 500'000 : 5'000'000); });
+  sharing[1].take = nullptr;  // malloc is not shared
+  row("handover/64", sharing,
+      [](const Allocator& a, bool slow) { return handover(a, slow ? 20'000 : 200'000); });
+  std::printf("\n| the arena alone | |\n|---|---|\n");
+  deaths();
+  ashlar_shm_close(arena);
+}
