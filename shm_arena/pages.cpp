@@ -175,14 +175,14 @@ void Pages::finish_giving(std::uint32_t lane) {
   const PageIndex first{freeing(lane).load() - 1};
   if (first.v == kNone) return;
   if (pages_of(first, BlockKind::cached).v != 0) {
-    announce_freed(first);
+    mark_freed(chunk_of(first));
     if (hold(chunk_of(first), lane)) let_go(chunk_of(first), lane);
   }
   freeing(lane).store(0);
 }
 
-void Pages::announce_freed(PageIndex first) {
-  std::atomic<ChunkState>& w = word(chunk_of(first));
+void Pages::mark_freed(ChunkIndex chunk) {
+  std::atomic<ChunkState>& w = word(chunk);
   ChunkState state = w.load();
   ChunkState next;
   do {
@@ -343,7 +343,9 @@ void Pages::repair(std::uint32_t lane) {
     }
   }
   for (std::uint32_t c = 0; c < chunks(); c++) {
-    if (is_held(c)) let_go(ChunkIndex{c}, lane);
+    if (!is_held(c)) continue;
+    mark_freed(ChunkIndex{c});  // it may have cleared the mark, and not yet looked
+    let_go(ChunkIndex{c}, lane);
   }
 }
 

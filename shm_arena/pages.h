@@ -72,7 +72,7 @@ class Pages {
   void set_backed(ChunkIndex chunk, bool backed);
   PageIndex claim_over_chunks(std::uint32_t lane, PageCount pages);
   bool claim_from(ChunkIndex first, std::uint32_t lane, PageCount pages);
-  void announce_freed(PageIndex first);
+  void mark_freed(ChunkIndex chunk);
   bool give_freed(ChunkIndex chunk, std::uint32_t lane);
   bool give_freed_block(PageIndex first, std::uint32_t lane);
   bool back_chunk(ChunkIndex chunk);

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -563,6 +564,7 @@ TEST_CASE("a process in a PID namespace of its own is told from one that died") 
       ::_exit(77);
     }
     Child inner([&] {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // or nobody would end it
       std::unique_ptr<Shared> own(another(arena));
       own->take(64);
       ready.open();

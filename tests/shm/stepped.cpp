@@ -5,7 +5,7 @@
 // image is copied; the copy has no living process, as if the child had been killed there. The copy
 // is recovered, checked and worked on. Then the same is done to recovery itself.
 //
-// ASHLAR_STEPS: how many images of each call recovery is stepped through on; 3 by default.
+// ASHLAR_STEPS: how many images of each call recovery is stepped through on; 2 by default.
 #include <cstring>
 
 #include <sys/mman.h>
@@ -169,7 +169,7 @@ void kill_everywhere(Shared& arena, const Scene& scene) {
   CHECK(deaths.size() > 1);
 
   // And again inside recovery.
-  const std::uint64_t wanted = number_from("ASHLAR_STEPS", 3);
+  const std::uint64_t wanted = number_from("ASHLAR_STEPS", 2);
   for (std::uint64_t i = 0; i < wanted; i++) {
     const auto& death = deaths[deaths.size() * (2 * i + 1) / (2 * wanted)];
     const int second = make_copy_fd(fd);
