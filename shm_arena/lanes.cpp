@@ -155,8 +155,9 @@ bool advance(View& view, ClassIndex c) {
   if (k.slab == nullptr) return false;
   const SlabRef slab(*view.arena, unit_at(view, k.slab), c);
   const std::uint32_t words = slab.info().words;
-  for (std::uint32_t i = 1; i <= words; i++) {
-    const std::uint32_t w = (k.word_index + i) % words;
+  std::uint32_t w = k.word_index;
+  for (std::uint32_t i = 0; i < words; i++) {
+    w = w + 1 < words ? w + 1 : 0;
     const std::uint64_t slots = slab.slots_of_word(w);
     const std::uint64_t word = slab.word(w).load();
     if ((word & slots) == 0) continue;
@@ -333,6 +334,8 @@ void init_view(View& view, ashlar_shm& arena, std::uint32_t lane) {
     k.magic = info.magic;
     k.slot_bytes = info.slot_bytes;
     k.slab_mask = info.slab_bytes - 1;
+    k.last_word = info.words - 1;
+    k.no_slots = ~bit_range(0, info.capacity - k.last_word * 64);
     k.bitmaps = static_cast<std::uint32_t>(bitmaps_of(info));
     k.bitmap_shift = static_cast<std::uint32_t>(std::countr_zero(bitmap_bytes(info)));
   }

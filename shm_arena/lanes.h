@@ -38,6 +38,8 @@ struct alignas(2 * kCacheLineBytes) Cursor {
   std::byte* slab = nullptr;                        // the cursor's slab; null: none
   BitmapWord* bitmap = nullptr;                     // of that slab
   std::uint32_t word_index = 0;                     // of the cursor's word in the slab
+  std::uint32_t last_word = 0;                      // const, like the next: of a slab
+  std::uint64_t no_slots = 0;  // the bits of its last word that stand for no slots
 };
 
 struct View {
@@ -115,7 +117,9 @@ inline void give(ashlar_shm& arena, void* p) {
   if ((old & bit) != 0) [[unlikely]]
     return give_slow(arena, p);
   word.store(old | bit, std::memory_order_relaxed);  // read by others as a hint only
-  if (old == 0 || (old | bit) == ~std::uint64_t{0}) [[unlikely]]
+  // Bits behind the last slot are always set.
+  const std::uint64_t none_free = slot / 64 == k.last_word ? k.no_slots : 0;
+  if (old == none_free || (old | bit) == ~std::uint64_t{0}) [[unlikely]]
     return after_give_slow(arena, p);
 }
 

@@ -252,6 +252,31 @@ TEST_CASE("what is no block in use is left alone, and counted") {
   CHECK(arena.broken() == "");
 }
 
+// Of every word of a slab, also the last, which stands for fewer slots.
+TEST_CASE("any slot that is given to a full slab is taken again before there is a new slab") {
+  for (const Bytes bytes : {16, 64, 896, 1000, 20'000}) {
+    Shared arena(anonymous(64 * kMiB));
+    std::vector<void*> blocks;
+    const auto fill_slab = [&] {  // ... and begin the next one
+      const Bytes before = arena.stats().active;
+      while (arena.stats().active == before) blocks.push_back(arena.take(bytes));
+      return blocks.size();
+    };
+    const std::size_t first = fill_slab();
+    const std::size_t capacity = fill_slab() - first;
+    fill_slab();
+    const Bytes active = arena.stats().active;
+    std::size_t room = capacity - 1;  // in the slab that was begun
+    for (std::size_t i = 0; i + 1 < blocks.size(); i += 7, room++) {
+      ashlar_shm_free(arena, blocks[i]);
+    }
+    for (; room > 0; room--) arena.take(bytes);
+    CHECK(arena.stats().active == active);
+    arena.take(bytes);
+    CHECK(arena.stats().active > active);
+  }
+}
+
 TEST_CASE("an arena grows to its maximum, says ENOMEM, and gives empty chunks back") {
   Shared arena(anonymous(20 * kMiB));
   std::unique_ptr<Shared> other(another(arena));

@@ -22,7 +22,7 @@ namespace {
 constexpr int kWorkers = 3;
 constexpr int kPages = 2;
 constexpr int kMostDeaths = 2;
-constexpr std::uint8_t kTakes = 1;  // of each process
+constexpr std::uint8_t kTakes = 2;  // of each process
 
 enum Word : std::uint8_t { none, large, cached };
 
