@@ -20,8 +20,7 @@ namespace {
 
 template <class T>
 using Vector = std::vector<T, shm_allocator<T>>;
-using String =
-    boost::container::basic_string<char, std::char_traits<char>, shm_allocator<char>>;
+using String = boost::container::basic_string<char, std::char_traits<char>, shm_allocator<char>>;
 
 shm_arena another(const shm_arena& arena) { return shm_arena::open_fd(ashlar_shm_fd(arena)); }
 
