@@ -244,6 +244,7 @@ bool Arena::create_slab(LaneSlabs& lane, ClassIndex c) {
   Slab slab = slab_at(unit, c);
   slab.create(c, lane.index.v);
   slab.descriptor().list = LaneSlabs::kNoList;
+  note_unit(lane, unit);
   units_.set(unit, units, UnitEntry{lane.tag, c});
   place(lane, c, slab);
   lane.slabs_made++;
@@ -303,6 +304,18 @@ void Arena::init_lane(LaneSlabs& lane, std::uint64_t tag) {
   lane.tag = tag;
   lane.index = page_of(&lane);
   lane.inbox.store(kNone);
+  forget_slabs(lane);
+}
+
+// Before the unit table says so, for who cleans up after us.
+void Arena::note_unit(LaneSlabs& lane, UnitIndex unit) {
+  if (unit.v < lane.first_unit) lane.first_unit = unit.v;
+  if (unit.v >= lane.end_unit) lane.end_unit = unit.v + 1;
+}
+
+void Arena::forget_slabs(LaneSlabs& lane) {
+  lane.first_unit = kNone;
+  lane.end_unit = 0;
   lane.purge_cursor = 0;
   lane.used_bytes = 0;
   lane.refilled_bytes = 0;
@@ -333,6 +346,8 @@ void Arena::recover_lane(LaneSlabs& lane) {
     const UnitIndex unit{u};
     const UnitEntry entry = units_[unit];
     if (entry.tag() != lane.tag) continue;
+    note_unit(lane, unit);
+    if (entry.is_large()) continue;
     if (entry.is_mosaic()) {
       recover_mosaic(lane, unit);
       continue;
@@ -378,6 +393,39 @@ bool Arena::give_pages(void* first, BlockKind kind) {
 
 bool Arena::resize_pages(void* first, PageCount pages, bool& zero) {
   return buddy_.resize(page_of(first), pages, zero);
+}
+
+void* Arena::take_owned_pages(LaneSlabs& lane, PageCount pages, Bytes alignment) {
+  const Bytes stricter = alignment > kUnitBytes ? alignment : kUnitBytes;
+  bool zero = false;
+  void* const first = take_pages(pages, stricter, BlockKind::large, zero);
+  if (first == nullptr) return nullptr;
+  const UnitIndex unit = unit_of(page_of(first));
+  note_unit(lane, unit);
+  units_.set(unit, 1, UnitEntry::large(lane.tag));
+  return first;
+}
+
+bool Arena::give_owned_pages(void* first) {
+  const UnitEntry entry = entry_of(first);
+  return data_offset(first) % kUnitBytes == 0 && entry.is_large() &&
+         units_.remove(unit_of(page_of(first)), entry) && give_pages(first, BlockKind::large);
+}
+
+void Arena::give_all(LaneSlabs& lane) {
+  drain_inbox(lane);
+  for_each_of(
+      lane,
+      [&](Slab slab) {
+        slab.drain_remote();
+        give_slab_block(unit_of_slab(slab), slab.size_class_info().slab_bytes / kUnitBytes);
+      },
+      [&](void* first, Bytes) {
+        const bool given = give_owned_pages(first);
+        ASHLAR_ASSERT(given);
+        static_cast<void>(given);
+      });
+  forget_slabs(lane);
 }
 
 Place Arena::locate(const void* p) const {
@@ -465,6 +513,12 @@ const char* Arena::check_invariants() const {
             : static_cast<std::uint32_t>(mosaic_at(UnitIndex{d.prev}).descriptor().next);
     if (back != unit.v) broken = "arena 4: a link does not lead back";
   });
+  for (std::uint32_t u = 0; u < chunks() * kUnitsPerChunk; u++) {
+    const UnitIndex unit{u};
+    if (units_[unit].is_large() && buddy_.kind_at(first_page(unit)) != BlockKind::large) {
+      broken = "arena 5: no large block of a heap";
+    }
+  }
   return broken;
 }
 

@@ -18,6 +18,7 @@
 //   2  a slab is in the list of its owner that its count demands, full ones in none
 //   3  links lead to slabs of the same owner and class and back
 //   4  a mosaic is in the list of its owner
+//   5  an entry for a large block stands where such a block starts
 // Threads: functions with a LaneSlabs: its owner. The others: any.
 // Position: independent; only the view holds addresses.
 // Not here: magazines (thread_cache), which thread has which lane (heap).
@@ -47,16 +48,18 @@ struct alignas(kCacheLineBytes) LaneSlabs {
 
   alignas(kCacheLineBytes) std::uint64_t tag;  // const: see UnitEntry
   PageIndex index;                             // const: the page this structure starts at
-  Owned<std::uint32_t> purge_cursor;           // owner: the unit where purge_slabs() goes on
-  Owned<Bytes> used_bytes;                     // owner → reports: slots handed out; advice
-  Owned<Bytes> refilled_bytes;                 // owner: holes that were taken from; it only grows
-  bool has_mosaics;                            // const: may re-cut its sparse slabs
-  std::uint32_t first_mosaic;                  // owner: unit of the first in their list
-  std::uint32_t next_mosaic;                   // owner: where the search for gaps goes on
-  std::uint32_t slabs_made;                    // owner: the clock by which a class is cold
-  std::uint32_t made_at_take[kClassCount];     // owner: what it was when the class took slots
-  std::uint8_t nonempty[kClassCount];          // owner: bit l: list l has a slab
-  std::uint32_t head[kClassCount][kLists];     // owner: first unit of the list, or kNone
+  Owned<std::uint32_t> first_unit;          // owner → reports: no slab or owned block before it
+  Owned<std::uint32_t> end_unit;            // owner → reports: nor from here on
+  Owned<std::uint32_t> purge_cursor;        // owner: the unit where purge_slabs() goes on
+  Owned<Bytes> used_bytes;                  // owner → reports: slots handed out; advice
+  Owned<Bytes> refilled_bytes;              // owner: holes that were taken from; it only grows
+  bool has_mosaics;                         // const: may re-cut its sparse slabs
+  std::uint32_t first_mosaic;               // owner: unit of the first in their list
+  std::uint32_t next_mosaic;                // owner: where the search for gaps goes on
+  std::uint32_t slabs_made;                 // owner: the clock by which a class is cold
+  std::uint32_t made_at_take[kClassCount];  // owner: what it was when the class took slots
+  std::uint8_t nonempty[kClassCount];       // owner: bit l: list l has a slab
+  std::uint32_t head[kClassCount][kLists];  // owner: first unit of the list, or kNone
 };
 
 struct ArenaHeader;
@@ -114,6 +117,19 @@ class Arena {
   Give give_to_mosaic(void* object);
   Give give_to_mosaic(void* const* objects, std::uint32_t count);
   Mosaic mosaic_of(const void* p) const { return mosaic_at(unit_of(page_of(p))); }
+
+  // --- all that one lane has ----------------------------------------------------------------
+
+  // A large block that belongs to the lane until it is given back: the unit table knows it. It
+  // starts at a unit, so that it has an entry. Any thread may give it; false: none starts there.
+  void* take_owned_pages(LaneSlabs& lane, PageCount pages, Bytes alignment);
+  [[nodiscard]] bool give_owned_pages(void* first);
+  // Gives back all of it, whoever holds it. No other thread may free there meanwhile.
+  void give_all(LaneSlabs& lane);
+  // Calls visit(Slab) and visit_large(first byte, bytes) for what the lane has. While others work,
+  // a hint.
+  template <class Visit, class VisitLarge>
+  void for_each_of(const LaneSlabs& lane, Visit&& visit, VisitLarge&& visit_large) const;
 
   // --- pages ------------------------------------------------------------------------------
 
@@ -205,7 +221,8 @@ class Arena {
   // Whether what the entry tells of, a slab or a mosaic, starts at this unit.
   bool is_first_unit(UnitIndex unit, UnitEntry entry) const {
     return entry.is_mosaic() ||
-           unit == slab_unit(unit_address(unit), size_class(entry.size_class()));
+           (entry.is_slab() &&
+            unit == slab_unit(unit_address(unit), size_class(entry.size_class())));
   }
   const void* unit_address(UnitIndex unit) const { return data_ + Bytes{unit.v} * kUnitBytes; }
   UnitIndex unit_of_slab(const Slab& slab) const {
@@ -233,6 +250,8 @@ class Arena {
   bool make_mosaic(LaneSlabs& lane);
   std::uint32_t find_drained(const LaneSlabs& lane, ClassIndex c, std::uint8_t list) const;
   void recut(LaneSlabs& lane, ClassIndex c, UnitIndex unit);
+  void forget_slabs(LaneSlabs& lane);
+  static void note_unit(LaneSlabs& lane, UnitIndex unit);
   void link_mosaic(LaneSlabs& lane, UnitIndex unit);
   bool drain_mosaic(LaneSlabs& lane, UnitIndex unit);
   void retire_mosaic(LaneSlabs& lane, UnitIndex unit);
@@ -315,6 +334,22 @@ void Arena::for_each_mosaic(Visit&& visit) const {
   for (std::uint32_t u = 0; u < units; u++) {
     const UnitEntry entry = units_[UnitIndex{u}];
     if (entry.is_mosaic()) visit(mosaic_at(UnitIndex{u}), entry.tag());
+  }
+}
+
+template <class Visit, class VisitLarge>
+void Arena::for_each_of(const LaneSlabs& lane, Visit&& visit, VisitLarge&& visit_large) const {
+  for (std::uint32_t u = lane.first_unit; u < lane.end_unit; u++) {
+    const UnitIndex unit{u};
+    const UnitEntry entry = units_[unit];
+    if (entry.tag() != lane.tag) continue;
+    if (entry.is_large()) {
+      visit_large(address_of(first_page(unit)), bytes_of(buddy_.pages_at(first_page(unit))));
+    } else if (entry.is_slab()) {
+      const ClassIndex c = entry.size_class();
+      visit(slab_at(unit, c));
+      u += size_class(c).slab_bytes / kUnitBytes - 1;
+    }
   }
 }
 

@@ -28,7 +28,7 @@ Bytes Arena::purge(Purge which) {
 
 Bytes Arena::purge_chunk(ChunkIndex chunk, bool all) {
   const std::uint32_t pages = buddy_.age_chunk(chunk, all, [&](PageIndex first, PageCount count) {
-    return os::purge(address_of(first), bytes_of(count));
+    return region_.purge(address_of(first), bytes_of(count));
   });
   return bytes_of(PageCount{pages});
 }
@@ -46,7 +46,7 @@ Bytes Arena::purge_empty_pages(View&& view, Purge which, std::uint32_t& runs) {
     const std::uint64_t run = bit_range(first, count);
     due &= ~run;
     runs++;
-    if (!os::purge(view.base() + first * kPageBytes, count * kPageBytes)) continue;
+    if (!region_.purge(view.base() + first * kPageBytes, count * kPageBytes)) continue;
     d.holes = d.holes | run;
     bytes += count * kPageBytes;
   }

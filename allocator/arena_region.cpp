@@ -128,8 +128,7 @@ os::Commit Arena::add_chunks(std::uint32_t first, std::uint32_t count, bool repl
   os::Commit result = commit_metadata(first, count, replace);
   if (result == os::Commit::done) {
     result = region_.commit(chunk_offset(first), Bytes{count} * kChunkBytes, replace);
-    if (result == os::Commit::done && first < kSmallPageChunks &&
-        region_.backing != os::Region::Backing::ready) {
+    if (result == os::Commit::done && first < kSmallPageChunks && region_.is_ours()) {
       os::forbid_huge_pages(region_.base + chunk_offset(first), Bytes{count} * kChunkBytes);
     }
   }
@@ -152,7 +151,7 @@ bool Arena::add_taken_chunk(std::uint32_t chunk) {
 // Memory or address space is short: chunks that are all free make room for a run that none of
 // them can hold. True if there were any.
 bool Arena::unmap_free_chunks() {
-  if (region_.backing == os::Region::Backing::ready) return false;
+  if (!region_.is_ours()) return false;
   bool any = false;
   for (std::uint32_t c = 0; c < chunks(); c++) {
     if (!buddy_.retire_chunk(ChunkIndex{c})) continue;

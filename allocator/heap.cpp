@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "maintenance.h"
+#include "program_heap.h"
 #include "root.h"
 #include "sampler.h"
 
@@ -288,6 +289,7 @@ void Heap::after_fork_in_child() {
   shared_lock_.reset();
   arena.after_fork_in_child();
   maintenance.after_fork_in_child();
+  program_heaps.after_fork_in_child();
   if (shared_ != nullptr) {
     shared_->inbox.store(kNone);
     shared_orphaned_ = true;

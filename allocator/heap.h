@@ -46,6 +46,9 @@ class Heap {
   // memory is out.
   bool make_room(std::uint32_t seen, PageCount pages, Bytes alignment);
 
+  // Makes the process's arena if there is none yet. False: memory is out.
+  bool ensure_arena();
+
   // Takes over what was freed into slabs that no thread looks after. True if there was anything.
   bool drain_pool();
   // Calls work(LaneSlabs&) for the slabs that threads without a lane share.
@@ -72,7 +75,6 @@ class Heap {
   bool exists() const { return ready_.load(std::memory_order_acquire); }  // pairs: ensure_arena
 
  private:
-  bool ensure_arena();
   Lane* lease_slow();
   Lane* lease();
   Lane* add_lane();

@@ -11,6 +11,7 @@
 #include "bits.h"
 #include "heap.h"
 #include "options.h"
+#include "program_heap.h"
 #include "root.h"
 
 namespace ashlar {
@@ -209,6 +210,7 @@ bool Maintenance::tend_lanes(Arena::Purge which, Bytes& bytes) {
     bytes += arena.purge_slabs(slabs, which);
     changed |= slabs.purge_cursor != 0;
   });
+  changed |= program_heaps.tend(which, bytes);
   return changed;
 }
 

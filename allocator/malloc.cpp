@@ -76,7 +76,7 @@ void* allocate_aligned(Bytes alignment, Bytes bytes) {
 Bytes usable_bytes(const void* p, const char* caller) {
   if (arena.contains(p)) [[likely]] {
     const UnitEntry entry = arena.entry_of(p);
-    if (!entry.is_free()) {
+    if (entry.has_slots()) {
       if (const Bytes bytes = slot_bytes_at(p, entry)) return bytes;
     } else if (reinterpret_cast<std::uintptr_t>(p) % kPageBytes == 0 &&
                arena.buddy().is_large(arena.page_of(p))) {
@@ -88,12 +88,13 @@ Bytes usable_bytes(const void* p, const char* caller) {
 
 void* reallocate(void* p, Bytes bytes) {
   const Bytes usable = usable_bytes(p, "realloc");
-  const bool was_slot = usable <= kMaxSlotBytes && !arena.entry_of(p).is_free();
+  const UnitEntry entry = arena.entry_of(p);
+  const bool was_slot = usable <= kMaxSlotBytes && !entry.is_free();
   if (was_slot) {
     // Staying is free. Shrinking by less than half is not worth a copy.
     if (bytes <= usable && bytes > usable / 2) return p;
     if (bytes <= kMaxSlotBytes && size_class(class_for(bytes)).slot_bytes == usable) return p;
-  } else if (bytes > kMaxSlotBytes && bytes <= kMostBytes) {
+  } else if (entry.is_free() && bytes > kMaxSlotBytes && bytes <= kMostBytes) {
     if (void* const resized = heap.resize_large(p, usable, bytes)) return resized;
   }
   const int saved_errno = errno;

@@ -79,6 +79,11 @@ std::uint64_t random_bits(unsigned attempt) {
 Commit Region::commit(Bytes offset, Bytes length, bool replace) const {
   if (length == 0 || backing == Backing::ready) return Commit::done;
   KeepErrno keep;
+  if (backing == Backing::sourced) {
+    const bool done =
+        source->commit == nullptr || source->commit(source->context, base + offset, length) == 0;
+    return done ? Commit::done : Commit::no_memory;
+  }
   const bool ours = replace || backing == Backing::reserved;
   const int fixed = ours ? MAP_FIXED : MAP_FIXED_NOREPLACE;
   std::byte* const wanted = base + offset;
@@ -93,13 +98,19 @@ Commit Region::commit(Bytes offset, Bytes length, bool replace) const {
 }
 
 void Region::decommit(Bytes offset, Bytes length) const {
-  if (length == 0 || backing == Backing::ready) return;
+  if (length == 0 || !is_ours()) return;
   KeepErrno keep;
   if (backing == Backing::window) {
     ::syscall(SYS_munmap, base + offset, length);
   } else {
     map(base + offset, length, PROT_NONE, MAP_FIXED);
   }
+}
+
+bool Region::purge(void* address, Bytes length) const {
+  if (backing != Backing::sourced) return os::purge(address, length);
+  KeepErrno keep;
+  return source->purge != nullptr && source->purge(source->context, address, length) == 0;
 }
 
 Region reserve_region(Bytes bytes, unsigned attempt) {

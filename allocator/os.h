@@ -20,23 +20,37 @@ namespace ashlar::os {
 
 enum class Commit { done, no_memory, taken };
 
+// Whoever brings the memory of a region may say what is done to its pages. Null: nothing is. Each
+// function returns 0 when it was done.
+struct PageSource {
+  void* context = nullptr;
+  int (*commit)(void* context, void* address, Bytes length) = nullptr;  // they are zero then
+  int (*purge)(void* context, void* address, Bytes length) = nullptr;   // they are zero then
+};
+
 // One contiguous range of addresses for one arena.
 struct Region {
   enum class Backing : std::uint8_t {
     window,    // addresses only; commit maps
     reserved,  // a PROT_NONE mapping; commit maps over it
     ready,     // private memory that the creator of the arena brings
+    sourced    // the same, and the creator's functions provide the pages
   };
 
   std::byte* base = nullptr;
   Bytes bytes = 0;
   Backing backing = Backing::ready;
+  const PageSource* source = nullptr;  // where `sourced`
 
   // Makes [offset, offset + bytes) readable, writable and zero. Both are multiples of a page.
   // `taken`: a part of the range belongs to somebody else; with `replace` it is ours already.
   [[nodiscard]] Commit commit(Bytes offset, Bytes length, bool replace = false) const;
   // The opposite: the addresses stay the region's, as far as they were.
   void decommit(Bytes offset, Bytes length) const;
+  // Gives pages back; they read as zero afterwards. False: they were kept.
+  bool purge(void* address, Bytes length) const;
+  // Whether memory comes and goes by the system calls of this file.
+  bool is_ours() const { return backing == Backing::window || backing == Backing::reserved; }
 };
 
 // A chunk-aligned region for a heap, at most `bytes`, less where that much is not to be had.

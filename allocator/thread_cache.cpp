@@ -325,6 +325,19 @@ void give_remote(void* p) {
   flush_remote(*lane);
 }
 
+// An object of a heap that the program made. It goes there at once: were it kept at hand here, the
+// heap might be destroyed meanwhile.
+void give_to_program_heap(void* p, const char* caller) {
+  maintenance.notice_activity();
+  if (arena.entry_of(p).is_large()) {
+    // Other large blocks may share the unit.
+    if (!arena.give_owned_pages(p) && !heap.give_large(p)) reject(p, caller);
+    return;
+  }
+  if (slot_bytes_at(p, arena.entry_of(p)) == 0) reject(p, caller);
+  arena.give_remote(&p, 1);
+}
+
 }  // namespace
 
 constinit Lane no_lane;
@@ -372,6 +385,7 @@ void give_slow(void* p, const char* caller) {
     if (!heap.give_large(p)) reject(p, caller);
     return;
   }
+  if (entry.is_of_program_heap()) return give_to_program_heap(p, caller);
   const Bytes bytes = slot_bytes_at(p, entry);
   if (bytes == 0) reject(p, caller);
   const ClassIndex c = class_for(bytes);
@@ -596,8 +610,8 @@ void recover_magazines(Lane& lane) {
   init_magazines(lane);
 }
 
-void reject(const void* p, const char* caller) {
-  const Place place = arena.locate(p);
+void reject(const void* p, const char* caller, const Arena& in) {
+  const Place place = in.locate(p);
   const bool pages = place.size_class.v == kClassCount;
   Text text;
   text.put(caller).put("(): ");

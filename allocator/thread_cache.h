@@ -237,7 +237,7 @@ void* take_recent_large(PageCount pages);
 bool keep_recent_large(void* p);
 
 // Says on stderr why p cannot be given back (or resized, or measured), and aborts.
-[[noreturn, gnu::cold]] void reject(const void* p, const char* caller);
+[[noreturn, gnu::cold]] void reject(const void* p, const char* caller, const Arena& in = arena);
 
 // Gives everything in the lane's magazines back to its slabs, and its remote frees to theirs. True
 // if there was anything.

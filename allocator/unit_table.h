@@ -2,10 +2,12 @@
 // L1 · unit_table: address → owner and size class, one word per 64 KiB unit.
 //
 // What:    an entry is `owner's tag | offset of the class's magazine in the owner's lane`, or 0
-//          where no slab is. A mosaic has the offset behind the last class's. In a heap the tag is
+//          where no slab is. A mosaic has the offset behind the last class's, and a large block
+//          that a program's heap owns the next one, in its first unit alone. In a heap the tag is
 //          the lane's address, so that free(p) needs one load and one XOR: entry ^ own lane is
 //          below 4096 exactly when the slab is ours, and then it is the offset of the magazine to
-//          push to. In shared memory tags are numbers.
+//          push to. A program's heap has a bit in its tag that no address has. In shared memory
+//          tags are numbers.
 // Threads: written by the slab's owner when it creates or releases a slab; read by all.
 #pragma once
 
@@ -18,6 +20,8 @@ namespace ashlar {
 // Tags are non-zero multiples of this.
 inline constexpr std::uint64_t kTagGrain = 4096;
 inline constexpr std::uint64_t kMagazineBytes = 64;
+// In the tag of a program's heap (program_heap).
+inline constexpr std::uint64_t kProgramHeapTag = std::uint64_t{1} << 62;
 
 class UnitEntry {
  public:
@@ -27,9 +31,13 @@ class UnitEntry {
 
   constexpr std::uint64_t word() const { return word_; }
   static constexpr UnitEntry mosaic(std::uint64_t tag) { return {tag, ClassIndex{kClassCount}}; }
+  static constexpr UnitEntry large(std::uint64_t tag) { return {tag, ClassIndex{kClassCount + 1}}; }
   constexpr bool is_free() const { return word_ == 0; }
   constexpr bool is_mosaic() const { return size_class().v == kClassCount; }
-  constexpr bool is_slab() const { return !is_free() && !is_mosaic(); }
+  constexpr bool is_large() const { return size_class().v == kClassCount + 1; }
+  constexpr bool is_slab() const { return !is_free() && size_class().v < kClassCount; }
+  constexpr bool has_slots() const { return !is_free() && size_class().v <= kClassCount; }
+  constexpr bool is_of_program_heap() const { return (word_ & kProgramHeapTag) != 0; }
   constexpr std::uint64_t tag() const { return word_ & ~(kTagGrain - 1); }
   constexpr ClassIndex size_class() const {
     return {static_cast<std::uint32_t>(word_ % kTagGrain / kMagazineBytes)};
@@ -55,6 +63,11 @@ class UnitTable {
       // pairs with: the program's own hand-over of the object
       entries_[first.v + i].store(entry.word(), std::memory_order_release);
     }
+  }
+  // Of several threads that remove the same entry, one succeeds.
+  [[nodiscard]] bool remove(UnitIndex unit, UnitEntry entry) {
+    std::uint64_t word = entry.word();
+    return entries_[unit.v].compare_exchange_strong(word, 0);
   }
 
  private:
