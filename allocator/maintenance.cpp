@@ -30,6 +30,8 @@ constexpr Bytes kDrainedPart = 16;
 constexpr std::uint64_t kMostPausePeriods = 16;
 
 constexpr std::uint32_t kShortestHalfPeriodMs = 10;
+constexpr std::int64_t kTightHalfPeriodMs = 50;  // where the limit is near
+constexpr std::int64_t kPressingPart = 4;        // so much shorter where threads wait for memory
 constexpr std::uint32_t kLongestHalfPeriodMs = 60'000;
 // Between the parts of a pass, so that page faults of others are not kept waiting.
 constexpr std::uint32_t kPartPauseMs = 1;
@@ -58,7 +60,9 @@ Bytes stack_bytes() {
 }  // namespace
 
 std::uint32_t Maintenance::half_period_ms() const {
-  const std::int64_t half = options.purge_ms / 2;
+  std::int64_t half = options.purge_ms / 2;
+  if (shortage_ == Shortage::some) half /= kPressingPart;
+  if (shortage_ == Shortage::tight) half = std::min<std::int64_t>(half, kTightHalfPeriodMs);
   if (half < kShortestHalfPeriodMs) return kShortestHalfPeriodMs;
   return half < kLongestHalfPeriodMs ? static_cast<std::uint32_t>(half) : kLongestHalfPeriodMs;
 }
@@ -171,11 +175,13 @@ void Maintenance::answer_requests() {
 
 // True: there was something to do, or will be in the next pass.
 bool Maintenance::pass() {
+  shortage_ = memory_limit.shortage();
+  const auto which = shortage_ == Shortage::tight ? Arena::Purge::soon : Arena::Purge::aged;
   Bytes bytes = 0;
-  const bool changed = tend_lanes(Arena::Purge::aged, bytes);
+  const bool changed = tend_lanes(which, bytes);
   if (purging_.exchange(true)) return true;
   do {
-    bytes += arena.purge(Arena::Purge::aged);
+    bytes += arena.purge(which);
     if (!arena.purge_pass_ended()) pause();
   } while (!arena.purge_pass_ended());
   purging_.store(false);
@@ -184,7 +190,7 @@ bool Maintenance::pass() {
 
 // Adds up the bytes that were given back. True: a lane has changed, or its owner was at work.
 bool Maintenance::tend_lanes(Arena::Purge which, Bytes& bytes) {
-  const bool all = which == Arena::Purge::at_once;
+  const bool all = which != Arena::Purge::aged;
   bool changed = false;
   heap.for_each_lane([&](Lane& lane) {
     if (lane.orphaned) return;  // whoever leases it next repairs it first
@@ -261,6 +267,7 @@ void* Maintenance::thread_main(void*) {
 }
 
 void Maintenance::run() {
+  memory_limit.find();
   unsigned quiet_passes = 0;
   std::uint32_t seen = wakeups_.load();
   while (thread_.load() == Thread::runs) {

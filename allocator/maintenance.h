@@ -16,6 +16,7 @@
 
 #include <atomic>
 
+#include "memory_limit.h"
 #include "thread_cache.h"
 
 namespace ashlar {
@@ -66,6 +67,7 @@ class Maintenance {
   std::uint32_t half_period_ms() const;
   void wake();
 
+  Shortage shortage_ = Shortage::none;         // thread: as of the last pass
   std::atomic<std::uint64_t> due_ms_ = 0;      // atomic: any → any; when pages may be due
   std::atomic<bool> purging_ = false;          // atomic: any → any; somebody purges free pages
   std::uint64_t excess_ms_ = 0;                // lock: purging_; when pages were last too many

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <sys/auxv.h>
@@ -263,6 +264,32 @@ std::uint32_t thread_number() { return static_cast<std::uint32_t>(::syscall(SYS_
 bool is_sandboxed() {
   KeepErrno keep;
   return ::syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) > 0;
+}
+
+int open_to_read(std::string_view path) {
+  constexpr int kLeastNumber = 200;
+  KeepErrno keep;
+  char terminated[512];
+  if (path.size() >= sizeof terminated) return -1;
+  terminated[path.copy(terminated, path.size())] = '\0';
+  const long low = ::syscall(SYS_openat, AT_FDCWD, terminated, O_RDONLY | O_CLOEXEC);
+  if (low < 0) return -1;
+  const long high = ::syscall(SYS_fcntl, low, F_DUPFD_CLOEXEC, kLeastNumber);
+  ::syscall(SYS_close, low);
+  return static_cast<int>(high);
+}
+
+Bytes read_at_start(int file, char* buffer, Bytes room) {
+  if (file < 0) return 0;
+  KeepErrno keep;
+  const long length = ::syscall(SYS_pread64, file, buffer, room, 0L);
+  return length > 0 ? static_cast<Bytes>(length) : 0;
+}
+
+void close(int file) {
+  if (file < 0) return;
+  KeepErrno keep;
+  ::syscall(SYS_close, file);
 }
 
 void pause() {

@@ -13,6 +13,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string_view>
 
 #include "units.h"
 
@@ -96,6 +97,12 @@ void name_thread(const char* name);
 std::uint32_t thread_number();
 // Whether system calls are filtered (seccomp).
 bool is_sandboxed();
+
+// Opens a file under a number that a program seldom uses; -1: it cannot be. Reads up to `room`
+// bytes from its start; 0 when nothing can be read. close(-1) does nothing.
+int open_to_read(std::string_view path);
+Bytes read_at_start(int file, char* buffer, Bytes room);
+void close(int file);
 
 std::uint64_t now_ms();  // monotonic, coarse: some ms of grain, some ns of cost
 

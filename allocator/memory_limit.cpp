@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+#include "memory_limit.h"
+
+#include "check.h"
+#include "os.h"
+
+namespace ashlar {
+
+constinit MemoryLimit memory_limit;
+
+namespace {
+
+constexpr Bytes kPart = 10;  // a tenth of the limit should stay free
+// Percent of the last ten seconds in which some thread waited.
+constexpr Bytes kPressing = 10;
+constexpr Bytes kNoLimit = Bytes{1} << 60;  // v1 writes a number near 2^63 for none
+
+// What a small file says, in a buffer of the caller's.
+struct Contents {
+  char buffer[4096];
+  std::string_view text;
+
+  explicit Contents(int file) : text(buffer, os::read_at_start(file, buffer, sizeof buffer)) {}
+};
+
+// The number at the start of `text`, or `otherwise`.
+Bytes number(std::string_view text, Bytes otherwise) {
+  if (text.empty() || text[0] < '0' || text[0] > '9') return otherwise;
+  Bytes n = 0;
+  for (const char digit : text) {
+    if (digit < '0' || digit > '9' || n > kNoLimit) break;
+    n = n * 10 + static_cast<Bytes>(digit - '0');
+  }
+  return n;
+}
+
+// The number behind `key`; 0: there is none.
+Bytes number_after(std::string_view text, std::string_view key) {
+  const std::size_t at = text.find(key);
+  return at == text.npos ? 0 : number(text.substr(at + key.size()), 0);
+}
+
+int open(std::string_view directory, std::string_view name) {
+  return os::open_to_read(Text().put(directory).put('/').put(name).view());
+}
+
+// The path behind `field` in /proc/self/cgroup: "0::/a/b" or "4:memory:/a/b".
+std::string_view path_of(std::string_view groups, std::string_view field) {
+  const std::size_t at = groups.find(field);
+  if (at == groups.npos) return {};
+  const std::string_view rest = groups.substr(at + field.size());
+  return rest.substr(0, rest.find('\n'));
+}
+
+}  // namespace
+
+void MemoryLimit::find(std::string_view root) {
+  if (looked_) return;
+  looked_ = true;
+  const int list = open(root, "proc/self/cgroup");
+  const Contents groups(list);
+  os::close(list);
+  const std::string_view v1_path = path_of(groups.text, ":memory:");
+  const bool v2 = v1_path.empty();
+  Text path;
+  path.put(root).put(v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory");
+  const std::size_t top = path.view().size();
+  path.put(v2 ? path_of(groups.text, "0::") : v1_path);
+  // In a container the path may be that of the machine, and only the top is there.
+  for (std::string_view group = path.view();; group = group.substr(0, group.rfind('/'))) {
+    if (look_in(group, v2)) break;
+    if (group.size() <= top) return;
+  }
+  if (pressure_ < 0) pressure_ = open(root, "proc/pressure/memory");
+}
+
+bool MemoryLimit::look_in(std::string_view group, bool v2) {
+  const int limit = open(group, v2 ? "memory.max" : "memory.limit_in_bytes");
+  const Bytes bytes = number(Contents(limit).text, kNoLimit);
+  os::close(limit);
+  if (bytes >= kNoLimit) return false;
+  bytes_ = bytes;
+  usage_ = open(group, v2 ? "memory.current" : "memory.usage_in_bytes");
+  stat_ = open(group, "memory.stat");
+  pressure_ = open(group, "memory.pressure");
+  return true;
+}
+
+Shortage MemoryLimit::shortage() const {
+  if (bytes_ == 0) return Shortage::none;
+  const Bytes used = number(Contents(usage_).text, 0);
+  if (used > bytes_ - bytes_ / kPart) {
+    // "inactive_file" also ends "total_inactive_file", v1's sum over groups below; it comes later
+    // there, and is for a group without any the same.
+    const Bytes idle_files = number_after(Contents(stat_).text, "inactive_file ");
+    if (idle_files < used && used - idle_files > bytes_ - bytes_ / kPart) return Shortage::tight;
+  }
+  const Bytes pressing = number_after(Contents(pressure_).text, "some avg10=");
+  return pressing >= kPressing ? Shortage::some : Shortage::none;
+}
+
+}  // namespace ashlar
