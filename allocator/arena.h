@@ -188,6 +188,8 @@ class Arena {
   // Bytes of metadata, and of data, that are in memory. A system call per 2 MiB.
   Bytes resident_metadata() const;
   Bytes resident_data() const;
+  // Of the data, bytes in huge pages.
+  Bytes huge_data() const { return os::huge_page_bytes(data_, data_bytes()); }
 
   // In the child of a fork, which is alone. Empty the inboxes of all lanes, too.
   void after_fork_in_child() {
@@ -259,6 +261,9 @@ class Arena {
   template <class View>
   Bytes purge_empty_pages(View&& view, Purge which, std::uint32_t& runs);
   Bytes purge_chunk(ChunkIndex chunk, bool all);
+  void choose_pages(std::uint32_t first, std::uint32_t count) const;
+  bool may_be_huge(ChunkIndex chunk) const;
+  bool is_worth_a_huge_page(ChunkIndex chunk) const;
   void publish_chunks(std::uint32_t count);
   bool grow_locked(std::uint32_t needed);
   os::Commit add_chunks(std::uint32_t first, std::uint32_t count, bool replace);

@@ -20,10 +20,17 @@ Bytes Arena::purge(Purge which) {
       all ? 0 : purge_cursor_.load(std::memory_order_relaxed);  // one caller at a time
   for (std::uint32_t seen = 0; c < chunks(); seen++) {
     if (!all && (seen == kChunksPerCall || bytes >= kBytesPerCall)) break;
-    bytes += purge_chunk(ChunkIndex{c++}, which != Purge::aged);
+    const ChunkIndex chunk{c++};
+    if (!all && is_worth_a_huge_page(chunk)) continue;
+    bytes += purge_chunk(chunk, which != Purge::aged);
   }
   purge_cursor_.store(c < chunks() ? c : 0, std::memory_order_relaxed);
   return bytes;
+}
+
+// A huge page is broken when most of it is free, or for who wants everything.
+bool Arena::is_worth_a_huge_page(ChunkIndex chunk) const {
+  return may_be_huge(chunk) && buddy_.free_pages_in(chunk) < kPagesPerChunk / 2;
 }
 
 Bytes Arena::purge_chunk(ChunkIndex chunk, bool all) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // How an arena lies in its region: making it and growing it.
 #include "arena_layout.h"
+#include "options.h"
 
 namespace ashlar {
 
@@ -21,6 +22,8 @@ constexpr std::uint32_t kMostChunksAhead = 16;
 
 // The first chunks never get huge pages, also where the system's setting is `always`.
 constexpr std::uint32_t kSmallPageChunks = 4;
+// A heap has grown when it has so many.
+constexpr std::uint32_t kFirstHugeChunk = 64 * kMiB / kChunkBytes;
 
 }  // namespace
 
@@ -128,9 +131,7 @@ os::Commit Arena::add_chunks(std::uint32_t first, std::uint32_t count, bool repl
   os::Commit result = commit_metadata(first, count, replace);
   if (result == os::Commit::done) {
     result = region_.commit(chunk_offset(first), Bytes{count} * kChunkBytes, replace);
-    if (result == os::Commit::done && first < kSmallPageChunks && region_.is_ours()) {
-      os::forbid_huge_pages(region_.base + chunk_offset(first), Bytes{count} * kChunkBytes);
-    }
+    if (result == os::Commit::done && region_.is_ours()) choose_pages(first, count);
   }
   if (result == os::Commit::done) {
     buddy_.add_chunks(ChunkIndex{first}, count);
@@ -138,6 +139,20 @@ os::Commit Arena::add_chunks(std::uint32_t first, std::uint32_t count, bool repl
   }
   growing_to_ = 0;
   return result;
+}
+
+// Small or huge pages for new chunks.
+void Arena::choose_pages(std::uint32_t first, std::uint32_t count) const {
+  void* const address = region_.base + chunk_offset(first);
+  if (may_be_huge(ChunkIndex{first})) {
+    os::ask_for_huge_pages(address, Bytes{count} * kChunkBytes);
+  } else if (options.thp == kHugePagesNever || first < kSmallPageChunks) {
+    os::forbid_huge_pages(address, Bytes{count} * kChunkBytes);
+  }
+}
+
+bool Arena::may_be_huge(ChunkIndex chunk) const {
+  return options.thp == kHugePagesAlways && chunk.v >= kFirstHugeChunk;
 }
 
 // A chunk whose addresses somebody else has taken is counted and never used.

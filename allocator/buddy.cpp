@@ -412,6 +412,10 @@ bool Buddy::is_free(PageIndex page) const {
   return (rows(page).free[page.v % kPagesPerChunk / 64].load() >> page.v % 64 & 1) != 0;
 }
 
+std::uint32_t Buddy::free_pages_in(ChunkIndex chunk) const {
+  return Summary::of(summaries_[chunk.v].load(std::memory_order_relaxed)).free;  // a hint
+}
+
 Buddy::Counts Buddy::count() const {
   Counts counts;
   const std::uint32_t chunks = chunk_count();

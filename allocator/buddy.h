@@ -126,6 +126,7 @@ class Buddy {
     return {BlockWord::pages(block_word(first).load(std::memory_order_acquire))};
   }
   bool is_free(PageIndex page) const;
+  std::uint32_t free_pages_in(ChunkIndex chunk) const;  // a hint
   // Whether a large object that is in use starts there.
   bool is_large(PageIndex first) const {
     const BlockKind kind = kind_at(first);

@@ -185,6 +185,59 @@ void forbid_huge_pages(void* address, Bytes length) {
   ::syscall(SYS_madvise, address, length, MADV_NOHUGEPAGE);
 }
 
+void ask_for_huge_pages(void* address, Bytes length) {
+  KeepErrno keep;
+  ::syscall(SYS_madvise, address, length, MADV_HUGEPAGE);
+}
+
+// "2f00000000-2f00200000 rw-p …" opens the account of a mapping, "AnonHugePages:      2048 kB" is
+// one of its lines. Lines may be longer than what is looked at here.
+Bytes huge_page_bytes(const void* address, Bytes length) {
+  constexpr std::string_view kKey = "AnonHugePages:";
+  const int file = open_to_read("/proc/self/smaps");
+  if (file < 0) return 0;
+  KeepErrno keep;
+  const auto begin = reinterpret_cast<std::uintptr_t>(address);
+  char buffer[2048];
+  char line[64];
+  Bytes filled = 0;
+  Bytes kib = 0;
+  bool inside = false;
+  const auto end_line = [&] {
+    const std::string_view text(line, filled);
+    filled = 0;
+    if (text.starts_with(kKey)) {
+      Bytes n = 0;
+      for (const char c : text.substr(kKey.size())) {
+        if (c >= '0' && c <= '9') n = n * 10 + static_cast<Bytes>(c - '0');
+      }
+      if (inside) kib += n;
+      return;
+    }
+    std::uintptr_t at = 0;
+    for (const char c : text) {
+      if (c == '-') {
+        inside = at - begin < length;
+        return;
+      }
+      const bool digit = c >= '0' && c <= '9';
+      if (!digit && (c < 'a' || c > 'f')) return;
+      at = at << 4 | static_cast<unsigned>(digit ? c - '0' : c - 'a' + 10);
+    }
+  };
+  for (long got; (got = ::syscall(SYS_read, file, buffer, sizeof buffer)) > 0;) {
+    for (long i = 0; i < got; i++) {
+      if (buffer[i] == '\n') {
+        end_line();
+      } else if (filled < sizeof line) {
+        line[filled++] = buffer[i];
+      }
+    }
+  }
+  close(file);
+  return kib * kKiB;
+}
+
 Bytes resident_bytes(const void* address, Bytes length) {
   KeepErrno keep;
   unsigned char present[kPagesPerChunk];

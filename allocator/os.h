@@ -64,6 +64,10 @@ bool purge(void* address, Bytes length);
 
 // No huge pages here: a small program must not pay 2 MiB for its first object.
 void forbid_huge_pages(void* address, Bytes length);
+// Huge pages here, wherever whole ones fit, also where the system's setting is `madvise`.
+void ask_for_huge_pages(void* address, Bytes length);
+// Bytes of [address, address + length) in huge pages. Reads the process's whole /proc/self/smaps.
+Bytes huge_page_bytes(const void* address, Bytes length);
 
 // Moves the pages of [from, from + length) to [to, to + length), without copying where the kernel
 // can. Both ranges stay mapped; what the source reads as afterwards is not said. False: the source

@@ -59,6 +59,7 @@ void collect_stats(HeapStats& stats) {
   const Bytes touched = resident_data > elsewhere ? resident_data - elsewhere : 0;
   stats.untouched = stats.active > touched ? stats.active - touched : 0;
   stats.resident = resident_data + arena.resident_metadata();
+  stats.huge = arena.huge_data();
   stats.metadata += arena.resident_metadata();
 }
 

@@ -35,6 +35,7 @@ struct HeapStats {
   Bytes mapped = 0;            // all chunks
   Bytes metadata = 0;          // beside the chunks, and lanes; measured
   Bytes resident = 0;          // of chunks and metadata; measured
+  Bytes huge = 0;              // of resident, in huge pages; measured
   std::uint32_t lanes = 0;
   std::uint32_t mosaics = 0;
 };

@@ -113,6 +113,7 @@ void write_summary(const Output& out) {
   }
   line.put("large blocks ").decimal(s.large_blocks).put(" with ").size(s.large);
   line.put("; lanes ").decimal(s.lanes);
+  if (s.huge != 0) line.put("; in huge pages ").size(s.huge);
   if (s.mosaics != 0) line.put("; mosaics ").decimal(s.mosaics);
   out.put(line.put("\n\n"));
 

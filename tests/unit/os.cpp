@@ -135,6 +135,21 @@ TEST_CASE("the clock does not run backwards") {
   CHECK(os::now_ms() >= before + 10);
 }
 
+TEST_CASE("huge pages are counted where they are, and nowhere else") {
+  Ground asked(2 * kChunkBytes);
+  Ground forbidden(2 * kChunkBytes);
+  os::ask_for_huge_pages(asked.base(), asked.bytes());
+  os::forbid_huge_pages(forbidden.base(), forbidden.bytes());
+  std::memset(asked.base(), 1, asked.bytes());
+  std::memset(forbidden.base(), 1, forbidden.bytes());
+  const Bytes huge = os::huge_page_bytes(asked.base(), asked.bytes());
+  CHECK(huge % kChunkBytes == 0);  // how many, the machine decides
+  CHECK(huge <= asked.bytes());
+  CHECK(os::huge_page_bytes(forbidden.base(), forbidden.bytes()) == 0);
+  CHECK(os::purge(asked.base(), asked.bytes()));
+  CHECK(os::huge_page_bytes(asked.base(), asked.bytes()) == 0);
+}
+
 TEST_SUITE_END();
 
 }  // namespace ashlar::test
