@@ -34,10 +34,16 @@ Bytes number(std::string_view text, Bytes otherwise) {
   return n;
 }
 
-// The number behind `key`; 0: there is none.
-Bytes number_after(std::string_view text, std::string_view key) {
+// What stands behind `key`; nothing where it is not. (Not substr(), which may throw.)
+std::string_view after(std::string_view text, std::string_view key) {
   const std::size_t at = text.find(key);
-  return at == text.npos ? 0 : number(text.substr(at + key.size()), 0);
+  text.remove_prefix(at == text.npos ? text.size() : at + key.size());
+  return text;
+}
+
+// What stands before the `separator`; everything where there is none.
+std::string_view before(std::string_view text, std::size_t separator) {
+  return {text.data(), separator < text.size() ? separator : text.size()};
 }
 
 int open(std::string_view directory, std::string_view name) {
@@ -46,10 +52,8 @@ int open(std::string_view directory, std::string_view name) {
 
 // The path behind `field` in /proc/self/cgroup: "0::/a/b" or "4:memory:/a/b".
 std::string_view path_of(std::string_view groups, std::string_view field) {
-  const std::size_t at = groups.find(field);
-  if (at == groups.npos) return {};
-  const std::string_view rest = groups.substr(at + field.size());
-  return rest.substr(0, rest.find('\n'));
+  const std::string_view rest = after(groups, field);
+  return before(rest, rest.find('\n'));
 }
 
 }  // namespace
@@ -67,7 +71,7 @@ void MemoryLimit::find(std::string_view root) {
   const std::size_t top = path.view().size();
   path.put(v2 ? path_of(groups.text, "0::") : v1_path);
   // In a container the path may be that of the machine, and only the top is there.
-  for (std::string_view group = path.view();; group = group.substr(0, group.rfind('/'))) {
+  for (std::string_view group = path.view();; group = before(group, group.rfind('/'))) {
     if (look_in(group, v2)) break;
     if (group.size() <= top) return;
   }
@@ -92,10 +96,10 @@ Shortage MemoryLimit::shortage() const {
   if (used > bytes_ - bytes_ / kPart) {
     // "inactive_file" also ends "total_inactive_file", v1's sum over groups below; it comes later
     // there, and is for a group without any the same.
-    const Bytes idle_files = number_after(Contents(stat_).text, "inactive_file ");
+    const Bytes idle_files = number(after(Contents(stat_).text, "inactive_file "), 0);
     if (idle_files < used && used - idle_files > bytes_ - bytes_ / kPart) return Shortage::tight;
   }
-  const Bytes pressing = number_after(Contents(pressure_).text, "some avg10=");
+  const Bytes pressing = number(after(Contents(pressure_).text, "some avg10="), 0);
   return pressing >= kPressing ? Shortage::some : Shortage::none;
 }
 

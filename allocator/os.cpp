@@ -208,7 +208,7 @@ Bytes huge_page_bytes(const void* address, Bytes length) {
     filled = 0;
     if (text.starts_with(kKey)) {
       Bytes n = 0;
-      for (const char c : text.substr(kKey.size())) {
+      for (const char c : text) {
         if (c >= '0' && c <= '9') n = n * 10 + static_cast<Bytes>(c - '0');
       }
       if (inside) kib += n;

@@ -189,7 +189,7 @@ class Capture {
   // Returns the units to step on.
   std::uint32_t read_slab(const ChunkMeta& meta, UnitIndex unit) {
     UnitEntry entry{units_[unit.v]};
-    if (entry.is_free()) return 1;
+    if (entry.is_free() || entry.is_large()) return 1;  // large: its block word says the rest
     if (entry.is_mosaic()) return read_mosaic(meta, unit, entry.tag());
     if (entry.size_class().v >= kClassCount || unit.v % units_of(entry.size_class()) != 0) {
       snapshot_.dropped++;
