@@ -235,6 +235,9 @@ void Maintenance::start_thread() {
   if (!thread_.compare_exchange_strong(none, Thread::runs)) return;
   if (!may_run()) return thread_.store(Thread::stopped);
 
+  // Here and not in the thread: opening takes a low number for a moment, and later it might be the
+  // one that the program counts on.
+  memory_limit.find();
   const int saved_errno = errno;
   pthread_attr_t attributes;
   ::pthread_attr_init(&attributes);
@@ -267,7 +270,6 @@ void* Maintenance::thread_main(void*) {
 }
 
 void Maintenance::run() {
-  memory_limit.find();
   unsigned quiet_passes = 0;
   std::uint32_t seen = wakeups_.load();
   while (thread_.load() == Thread::runs) {

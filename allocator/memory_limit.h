@@ -7,7 +7,7 @@
 //          later so that opening is deadly, while reading a file seldom is. They are numbered high,
 //          out of the way of a program that counts on the lowest numbers. If it closes them, memory
 //          is never short.
-// Threads: the maintenance thread alone.
+// Threads: who starts the maintenance thread, and then that one.
 #pragma once
 
 #include <string_view>
