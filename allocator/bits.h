@@ -8,7 +8,7 @@
 
 namespace ashlar {
 
-// Not std::has_single_bit, which counts all bits: a call on processors without an instruction for it.
+// Not std::has_single_bit: that counts all bits, by a call where there is no instruction for it.
 constexpr bool is_power_of_two(std::size_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
 // `alignment` is a power of two.
