@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+// L4 · lane_parts: what thread_cache.cpp, the owner's own paths, and lane_upkeep.cpp, what is done
+// for a lane now and then, have in common. For nobody else.
+#pragma once
+
+#include "thread_cache.h"
+
+namespace ashlar {
+
+// A slow path that changes stacks: a child that is forked meanwhile does not believe them.
+class Busy : Entered {
+ public:
+  explicit Busy(Lane& lane) : Entered(lane, OwnerState::changing) {}
+};
+
+void init_magazines(Lane& lane);
+
+// Gives slots of one class back to the lane's slabs.
+void give_slots(Lane& lane, ClassIndex c, void* const* slots, std::uint32_t count);
+// Everything in one magazine; the remote frees; the large block that was freed first.
+void flush_magazine(Lane& lane, ClassIndex c);
+void flush_remote(Lane& lane);
+void flush_oldest_large(Lane& lane);
+
+}  // namespace ashlar

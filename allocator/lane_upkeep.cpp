@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+// What is done for a lane now and then: flushing, trimming, tending while its owner sleeps,
+// recovery when its owner is gone.
+#include "lane_parts.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace ashlar {
+
+bool flush_lane(Lane& lane) {
+  Busy busy(lane);
+  bool any = lane.large.count != 0 || lane.remote_count != 0;
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    any |= lane.magazine[c].count() != 0;
+    flush_magazine(lane, ClassIndex{c});
+  }
+  while (lane.large.count != 0) flush_oldest_large(lane);
+  flush_remote(lane);
+  return arena.drain_inbox(lane.slabs) || any;
+}
+
+void flush_remote_frees(Lane& lane) {
+  Busy busy(lane);
+  flush_remote(lane);
+}
+
+void trim_lane(Lane& lane) {
+  Busy busy(lane);
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    Magazine& m = lane.magazine[c];
+    if (!m.used) flush_magazine(lane, ClassIndex{c});
+    m.used = false;
+  }
+  while (!lane.large.used && lane.large.count != 0) flush_oldest_large(lane);
+  lane.large.used = false;
+  flush_remote(lane);
+  arena.drain_inbox(lane.slabs);
+}
+
+namespace {
+
+// A number that changes when the owner allocates or frees.
+std::uint64_t activity(const Lane& lane) {
+  std::uint64_t sum = lane.slow_calls + lane.remote_count;
+  for (const Magazine& m : lane.magazine) {
+    // Odd factors, so that a push here and a pop there do not cancel out.
+    sum = sum * 31 + reinterpret_cast<std::uintptr_t>(static_cast<Stack>(m.take));
+    sum = sum * 31 + reinterpret_cast<std::uintptr_t>(static_cast<Stack>(m.give));
+  }
+  return sum;
+}
+
+void* take_word(void*& word) {
+  const std::atomic_ref shared(word);
+  void* const slot = shared.load(std::memory_order_relaxed);  // ordered by the barrier
+  shared.store(nullptr, std::memory_order_relaxed);
+  return slot;
+}
+
+// Gives slots back that lie in [base, top) of a stack whose owner may be awake, and leaves null.
+std::uint32_t reclaim(Lane& lane, ClassIndex c, Stack base, Stack top) {
+  std::uint32_t count = 0;
+  for (; base != top; base++) {
+    void* const slot = take_word(*base);
+    if (slot == nullptr) continue;
+    give_slots(lane, c, &slot, 1);
+    count++;
+  }
+  return count;
+}
+
+// Takes the slots out of a frozen lane's stacks. The owner goes on popping and pushing at the tops
+// meanwhile, with plain stores. What it pushed stays where it is until a slow path, so `give` is
+// ours up to its top. Of `take`, words are set to null first; then, after a barrier, the owner's
+// top is behind all that it has read before: what lies more than one below is ours, and the rest
+// is put back. (The bottom of a work-stealing deque, with the kernel's barrier for the thief's.)
+// True if there was anything to take.
+bool reclaim_magazine(Lane& lane, ClassIndex c) {
+  constexpr std::ptrdiff_t kBlock = 256;
+  Magazine& m = lane.magazine[c.v];
+  std::uint32_t reclaimed = reclaim(lane, c, m.give_base, m.give.acquire());
+  Stack at = m.take_base;
+  while (at < m.take && *at == nullptr) at++;
+  while (m.take - at > 1) {  // one that is alone would be put back
+    void* slots[kBlock];
+    const std::ptrdiff_t count = std::min(m.take - at, kBlock);
+    for (std::ptrdiff_t i = 0; i < count; i++) {
+      slots[i] = take_word(at[i]);
+    }
+    const bool passed = os::barrier_in_all_threads();
+    const Stack safe_end = passed ? m.take - 1 : at;
+    std::uint32_t ours = 0;
+    for (std::ptrdiff_t i = 0; i < count; i++) {
+      if (at + i < safe_end) {
+        if (slots[i] != nullptr) slots[ours++] = slots[i];
+      } else {
+        std::atomic_ref(at[i]).store(slots[i], std::memory_order_relaxed);  // or the owner waits
+      }
+    }
+    give_slots(lane, c, slots, ours);
+    reclaimed += ours;
+    if (at + count >= safe_end) break;
+    at += count;
+  }
+  m.reclaimed = m.reclaimed + reclaimed;
+  return reclaimed != 0;
+}
+
+}  // namespace
+
+bool tend_lane(Lane& lane, bool all) {
+  const std::uint64_t now = activity(lane);
+  bool changed = now != lane.seen;
+  lane.seen = now;
+  if (all || !changed) {
+    for (std::uint32_t c = 0; c < kClassCount; c++) {
+      if (lane.magazine[c].count() != 0) changed |= reclaim_magazine(lane, ClassIndex{c});
+    }
+    changed |= lane.large.count != 0 || lane.remote_count != 0;
+    while (lane.large.count != 0) flush_oldest_large(lane);
+    flush_remote(lane);
+  }
+  return arena.drain_inbox(lane.slabs) || changed;
+}
+
+void recover_frozen(Lane& lane) {
+  // Slots that were on their way are lost. The words stay where they are: this may be in a signal
+  // handler that interrupted a hit path.
+  for (Magazine& m : lane.magazine) {
+    const auto nulls = [](Stack base, Stack top) {
+      return static_cast<std::uint32_t>(std::count(base, top, nullptr));
+    };
+    m.reclaimed = nulls(m.take_base, m.take) + nulls(m.give_base, m.give);
+  }
+  lane.large.count = 0;
+  lane.large.bytes = 0;
+  lane.large.shifting = false;
+  lane.remote_count = 0;
+  arena.recover_lane(lane.slabs);
+}
+
+void Entered::wait_slow(Lane& lane, OwnerState state) {
+  do {
+    lane.owner.store(OwnerState::outside, std::memory_order_release);  // pairs with: Frozen
+    if (lane.frozen.lock()) recover_frozen(lane);
+    lane.frozen.unlock();
+    lane.owner.store(state, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  } while (lane.frozen.is_held());
+}
+
+void recover_magazines(Lane& lane) {
+  const auto rescue = [&](ClassIndex c, Stack base, Stack top) {
+    for (; base != top; base++) {
+      // The owner may have died between giving a slot back and taking it off the stack.
+      if (arena.locate(*base).kind == Place::Kind::slot) give_slots(lane, c, base, 1);
+    }
+  };
+  if (lane.owner != OwnerState::changing) {
+    for (std::uint32_t c = 0; c < kClassCount; c++) {
+      const Magazine& m = lane.magazine[c];
+      rescue(ClassIndex{c}, m.take_base, m.take);
+      rescue(ClassIndex{c}, m.give_base, m.give);
+    }
+    while (!lane.large.shifting && lane.large.count != 0) flush_oldest_large(lane);
+    flush_remote(lane);
+  }
+  lane.owner = OwnerState::outside;
+  init_magazines(lane);
+}
+
+const char* check_invariants(const Lane& lane) {
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    const Magazine& m = lane.magazine[c];
+    const auto in_bounds = [&](Stack base, Stack top) {
+      return base[-1] == nullptr && top >= base && top - base <= m.capacity;
+    };
+    if (!in_bounds(m.take_base, m.take) || !in_bounds(m.give_base, m.give)) {
+      return "magazine 1: a stack leaves its bounds";
+    }
+    const char* broken = nullptr;
+    const auto each = [&](auto&& visit) {
+      for (Stack s = m.take_base; s != m.take; s++) visit(*s);
+      for (Stack s = m.give_base; s != m.give; s++) visit(*s);
+    };
+    std::uint32_t reclaimed = 0;
+    each([&](void* slot) {
+      if (slot == nullptr) {
+        reclaimed++;
+        return;
+      }
+      const Place place = arena.locate(slot);
+      if (place.kind != Place::Kind::slot || place.begin != slot || place.size_class.v != c ||
+          arena.entry_of(slot).tag() != lane.slabs.tag) {
+        broken = "magazine 2: not a taken slot of this class and lane";
+      }
+      std::uint32_t seen = 0;
+      each([&](void* other) { seen += other == slot; });
+      if (seen != 1) broken = "magazine 3: a slot is there twice";
+    });
+    if (broken != nullptr) return broken;
+    if (reclaimed != m.reclaimed) return "magazine 4: reclaimed slots are miscounted";
+  }
+  return nullptr;
+}
+
+}  // namespace ashlar
