@@ -152,10 +152,17 @@ bool Maintenance::is_sawtooth(std::uint64_t now, std::uint32_t dirty) {
 
 bool Maintenance::trim() {
   if (!heap.exists()) return false;
-  if (this_lane() != &no_lane) flush_lane(*this_lane());
+  Lane* const own = this_lane() != &no_lane ? this_lane() : nullptr;
+  if (own != nullptr) flush_lane(*own);
   heap.drain_pool();
   Bytes bytes = 0;
   tend_lanes(Arena::Purge::at_once, bytes);
+  if (own != nullptr) {
+    // What others kept at hand may have come from its slabs.
+    const Entered entered(*own);
+    arena.drain_inbox(own->slabs);
+    bytes += arena.purge_slabs(own->slabs, Arena::Purge::at_once);
+  }
   return arena.purge(Arena::Purge::at_once) + bytes != 0;
 }
 
@@ -193,12 +200,8 @@ bool Maintenance::tend_lanes(Arena::Purge which, Bytes& bytes) {
   const bool all = which != Arena::Purge::aged;
   bool changed = false;
   heap.for_each_lane([&](Lane& lane) {
-    if (lane.orphaned) return;  // whoever leases it next repairs it first
-    if (&lane == this_lane()) {
-      const Entered entered(lane);
-      bytes += arena.purge_slabs(lane.slabs, which);
-      return;
-    }
+    // Whoever leases an orphaned lane next repairs it first. The caller's own is the caller's.
+    if (lane.orphaned || &lane == this_lane()) return;
     for (bool more = true; more;) {
       {
         const Frozen frozen(lane);

@@ -15,7 +15,7 @@ namespace ashlar::test {
 
 namespace {
 
-// The maintenance thread has something to do all the time.
+// Passes come one after the other.
 [[maybe_unused]] const auto purge_soon = options.purge_ms = 1;
 // Invariants hold in a quiet arena. Lanes are frozen by the tests' own threads.
 [[maybe_unused]] const auto no_thread = options.background = kBackgroundNever;
