@@ -69,7 +69,7 @@ std::uint32_t Arena::find_drained(const LaneSlabs& lane, ClassIndex c, std::uint
   std::uint32_t unit = lane.head[c.v][list];
   for (std::uint32_t seen = 0; unit != kNone && seen < kSlabsPerList; seen++) {
     const SlabDescriptor& d = slab_at(UnitIndex{unit}, c).descriptor();
-    if (d.was_full) return unit;
+    if (d.was_full && d.used != 0) return unit;
     unit = d.next;
   }
   return kNone;

@@ -241,7 +241,7 @@ bool Heap::give_large(void* p) {
     return arena.give_pages(p, BlockKind::internal);
   }
   if (!arena.give_pages(p, BlockKind::large)) return false;
-  maintenance.tick(this_lane() == &no_lane ? nullptr : this_lane());
+  maintenance.tick(this_lane() == &no_lane ? nullptr : this_lane(), true);
   return true;
 }
 

@@ -28,6 +28,7 @@ constexpr std::uint32_t kDirtyPart = 32;
 constexpr Bytes kLeastDrained = kMiB;
 constexpr Bytes kDrainedPart = 16;
 constexpr std::uint64_t kMostPausePeriods = 16;
+constexpr std::uint64_t kSettleMs = 20;
 
 constexpr std::uint32_t kShortestHalfPeriodMs = 10;
 constexpr std::int64_t kTightHalfPeriodMs = 50;  // where the limit is near
@@ -67,7 +68,7 @@ std::uint32_t Maintenance::half_period_ms() const {
   return half < kLongestHalfPeriodMs ? static_cast<std::uint32_t>(half) : kLongestHalfPeriodMs;
 }
 
-void Maintenance::tick(Lane* lane) {
+void Maintenance::tick(Lane* lane, bool large) {
   answer_requests();
   if (options.purge_ms < 0) return;
   // relaxed: a late look does no harm
@@ -76,7 +77,8 @@ void Maintenance::tick(Lane* lane) {
   if (lane != nullptr) tick_lane(*lane, now);
   const std::uint32_t dirty = arena.buddy().dirty_pages();
   if (dirty < least_dirty_) least_dirty_ = dirty;
-  const bool excess = bytes_of(PageCount{dirty}) > allowance();
+  const bool settled = large || lane == nullptr || has_settled(*lane, now);
+  const bool excess = settled && bytes_of(PageCount{dirty}) > allowance();
   if (!excess && now < due_ms_.load(std::memory_order_relaxed)) return;  // a hint
   if (purging_.exchange(true)) return;                                   // somebody else does it
   if (excess && !is_sawtooth(now, dirty)) {
@@ -90,6 +92,12 @@ void Maintenance::tick(Lane* lane) {
     if (arena.purge_pass_ended()) kept_for_sawtooth_ = kept_for_sawtooth_ / 2;
   }
   purging_.store(false);
+}
+
+// What was filled just now and is given back is likely to be filled again. (Large blocks are not
+// counted: few calls free a lot, and the last of them may be the last of the program.)
+bool Maintenance::has_settled(const Lane& lane, std::uint64_t now) {
+  return now - lane.grown_ms >= kSettleMs;
 }
 
 // Time is not enough for a program that frees most of its memory and then sleeps: nobody looks any
@@ -118,7 +126,10 @@ void Maintenance::tick_lane(Lane& lane, std::uint64_t now) {
   }
   const Bytes used = slabs.used_bytes;
   lane.most_used = std::max(lane.most_used, used);
-  if (lane.most_used - used > used / kDrainedPart + kLeastDrained && now >= lane.drain_due_ms) {
+  if (used > lane.used_before) lane.grown_ms = now;
+  lane.used_before = used;
+  if (lane.most_used - used > used / kDrainedPart + kLeastDrained && now >= lane.drain_due_ms &&
+      has_settled(lane, now)) {
     lane.most_used = used;
     lane.draining = true;
   }

@@ -30,7 +30,8 @@ class Maintenance {
     if (watch_.load(std::memory_order_relaxed) != Watch::stirred) stir();  // a late look is enough
   }
   // From slow paths of `lane`, which may be null. Reads a coarse clock; mostly that is all.
-  void tick(Lane* lane);
+  // `large`: a large block was given back.
+  void tick(Lane* lane, bool large = false);
   // Gives back all that can be given back now. True if memory went to the kernel.
   bool trim();
 
@@ -62,6 +63,7 @@ class Maintenance {
   bool may_run() const;
   void pause();
   void tick_lane(Lane& lane, std::uint64_t now);
+  static bool has_settled(const Lane& lane, std::uint64_t now);
   Bytes allowance() const;
   bool is_sawtooth(std::uint64_t now, std::uint32_t dirty);
   std::uint32_t half_period_ms() const;

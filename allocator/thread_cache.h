@@ -98,6 +98,8 @@ struct alignas(kPageBytes) Lane {
   bool lost_notifications = false;    // owner: a fork emptied the inbox, see refill_slow()
   std::uint32_t slow_calls = 0;       // owner: to look at the clock only now and then
   std::uint64_t trim_due_ms = 0;      // owner: when to trim again
+  Bytes used_before = 0;              // owner: slabs.used_bytes at the last look
+  std::uint64_t grown_ms = 0;         // owner: when that was more than before
   Bytes most_used = 0;                // owner: slabs.used_bytes at most since the last drain
   Bytes hole_bytes = 0;               // owner: made by drains since the last trim
   Bytes refilled_before = 0;          // owner: slabs.refilled_bytes at the last trim
