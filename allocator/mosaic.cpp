@@ -43,11 +43,9 @@ std::uint32_t Mosaic::take(ClassIndex c, void** slots, std::uint32_t want) {
   std::uint64_t used[kGrainWords] = {};
   std::uint32_t count = 0;
   std::uint32_t at = 0;
-  // What begins an object is no gap yet, even if its grains are.
   const auto next = [&](std::uint32_t from, bool gap) {
     for (std::uint32_t w = from / 64; w < kGrainWords; w++, from = w * 64) {
-      const std::uint64_t gaps = free_[w].load(std::memory_order_acquire) &  // pairs with: give
-                                 ~start_[w].load(std::memory_order_acquire);
+      const std::uint64_t gaps = free_[w].load(std::memory_order_acquire);  // pairs with: give
       const std::uint64_t bits = (gap ? gaps : ~gaps) & ~std::uint64_t{0} << from % 64;
       if (bits != 0) return w * 64 + lowest_bit(bits);
     }
@@ -70,7 +68,9 @@ std::uint32_t Mosaic::take(ClassIndex c, void** slots, std::uint32_t want) {
 
   descriptor_.objects.fetch_add(count);
   for (std::uint32_t w = 0; w < kGrainWords; w++) {
-    if (start[w] != 0) start_[w].fetch_or(start[w]);
+    if (used[w] == 0) continue;
+    start_[w].fetch_or(start[w]);
+    start_[w].fetch_and(start[w] | ~used[w]);  // of what began there before
   }
   for (std::uint32_t w = 0; w < kGrainWords; w++) {
     if (used[w] != 0) free_[w].fetch_and(~used[w]);
@@ -83,7 +83,7 @@ std::uint32_t Mosaic::take(ClassIndex c, void** slots, std::uint32_t want) {
 Give Mosaic::give(const void* object, bool& last) {
   const std::uint32_t first = grain_of(object);
   last = false;
-  if (!bit(start_, first)) return Give::double_free;
+  if (bit(free_, first) || !bit(start_, first)) return Give::double_free;
   const std::uint32_t end = end_of(first);
   bool ours = true;
   bool decided = false;
@@ -94,7 +94,6 @@ Give Mosaic::give(const void* object, bool& last) {
     decided = true;
   });
   if (!ours) return Give::double_free;
-  start_[first / 64].fetch_and(~(std::uint64_t{1} << first % 64));
   descriptor_.gained.store(true);
   last = descriptor_.objects.fetch_sub(1) == 1;
   return Give::done;
@@ -103,9 +102,9 @@ Give Mosaic::give(const void* object, bool& last) {
 std::uint32_t Mosaic::end_of(std::uint32_t grain) const {
   grain++;
   for (std::uint32_t w = grain / 64; w < kGrainWords; w++, grain = w * 64) {
-    // pairs with: take, give. `start` first: it is set before `free` is cleared.
-    const std::uint64_t ends =
-        free_[w].load(std::memory_order_acquire) | start_[w].load(std::memory_order_acquire);
+    // pairs with: take, which sets `start` before it clears `free`; so `free` is read first.
+    const std::uint64_t gaps = free_[w].load(std::memory_order_acquire);
+    const std::uint64_t ends = gaps | start_[w].load(std::memory_order_acquire);
     const std::uint64_t bits = ends & ~std::uint64_t{0} << grain % 64;
     if (bits != 0) return w * 64 + lowest_bit(bits);
   }
@@ -140,8 +139,8 @@ std::uint64_t Mosaic::empty_pages() const {
   return empty;
 }
 
-// An object that was about to be taken or given has its start in a gap: it is in nobody's hands,
-// and neither are grains in use that follow a gap.
+// An object that was about to be taken is in nobody's hands where its start is a gap still, and so
+// are grains in use that follow a gap without beginning anything.
 void Mosaic::recover() {
   std::uint32_t objects = 0;
   bool in_object = false;
@@ -152,7 +151,6 @@ void Mosaic::recover() {
   }
   for (std::uint32_t w = 0; w < kGrainWords; w++) {
     const std::uint64_t start = start_[w].load() & ~free_[w].load();
-    start_[w].store(start);
     objects += static_cast<std::uint32_t>(std::popcount(start));
   }
   descriptor_.objects.store(objects);
@@ -166,12 +164,11 @@ const char* Mosaic::check_invariants() const {
   for (std::uint32_t grain = 0; grain < kGrains; grain++) {
     const bool starts = bit(start_, grain);
     const bool gap = bit(free_, grain);
-    if (starts && gap) return "mosaic 2: an object begins in a gap";
     if (!gap && !starts && !in_object) return "mosaic 1: a grain in use belongs to no object";
     in_object = !gap;
-    objects += starts;
+    objects += starts && !gap;
   }
-  if (objects != descriptor_.objects.load()) return "mosaic 3: the count is wrong";
+  if (objects != descriptor_.objects.load()) return "mosaic 2: the count is wrong";
   if ((descriptor_.holes & ~empty_pages()) != 0) return "mosaic 3: a hole is in use";
   return nullptr;
 }

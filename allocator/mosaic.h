@@ -6,16 +6,17 @@
 // How:     two bitmaps of their own, one bit a grain:
 //
 //            free    0000 1111 0000 0011 …   1 = in no object
-//            start   1010 0000 1000 0000 …   1 = an object begins
-//            object  aabb ···· cccc cc·· …   it ends where the next one begins or a gap does
+//            start   1010 0000 1000 0000 …   1 = an object began here last; where `free` is 0, it
+//            object  aabb ···· cccc cc·· …   is there still, to the next start or the next gap
 //
-//          The owner takes: it sets `start`, then clears `free`. Any thread gives: it sets `free`,
-//          which decides between two that give the same object, then clears `start`. So at any
-//          instant the object in front ends where this one starts, whatever happens to it.
+//          Any thread gives, by setting `free`; the first bit decides between two that give the
+//          same object. The owner takes: it sets `start`, then clears `free`. Starts go only when
+//          other objects cover them. So at any instant an object ends where what follows it begins
+//          or is a gap, whatever happens there.
 // Invariants (check_invariants() tests these by number, in a quiet arena):
 //   1  a grain in use begins an object or follows one in use
-//   2  no object begins in a gap
-//   3  `objects` counts the starts
+//   2  `objects` counts the starts in use
+//   3  a hole is an empty page
 // Threads: take, create: the owner. give, bytes_at: any.
 // Position: holds no addresses.
 // Source:  what boundary tags give (Knuth, TAOCP 1, 2.5), with the tags as bits beside the memory.
@@ -66,7 +67,8 @@ class Mosaic {
   template <class Visit>
   void for_each_object(Visit&& visit) const {
     for (std::uint32_t w = 0; w < kGrainWords; w++) {
-      std::uint64_t starts = start_[w].load(std::memory_order_relaxed);  // a hint
+      std::uint64_t starts = start_[w].load(std::memory_order_relaxed) &
+                             ~free_[w].load(std::memory_order_relaxed);  // a hint
       for (; starts != 0; starts &= starts - 1) {
         const std::uint32_t grain = w * 64 + lowest_bit(starts);
         visit(base_ + grain * kGrainBytes, (end_of(grain) - grain) * kGrainBytes);
