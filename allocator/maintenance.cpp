@@ -240,6 +240,7 @@ void Maintenance::pause() { os::futex_wait(wakeups_, wakeups_.load(), kPartPause
 
 void Maintenance::start() {
   was_sandboxed_ = os::is_sandboxed();
+  os::note_sandbox();
   if (options.background == kBackgroundAlways) start_thread();
 }
 

@@ -45,6 +45,8 @@ constexpr std::uintptr_t kWindowsEnd = 0x3fff'ffff'ffff;
 constexpr Bytes kSmallestReservation = 8 * kMiB;
 constexpr Bytes kLargestReservation = 64 * kGiB;
 
+bool was_sandboxed_at_start = false;
+
 class KeepErrno {
  public:
   KeepErrno() : saved_(errno) {}
@@ -300,6 +302,8 @@ void futex_wake_one(std::atomic<std::uint32_t>& word) {
 
 bool barrier_in_all_threads() {
   KeepErrno keep;
+  // A program that has locked itself in meanwhile may not forgive the call.
+  if (!was_sandboxed_at_start && is_sandboxed()) return false;
   if (::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) == 0) return true;
   // Not registered yet, or not in this child of a fork.
   return errno == EPERM &&
@@ -313,6 +317,8 @@ void name_thread(const char* name) {
 }
 
 std::uint32_t thread_number() { return static_cast<std::uint32_t>(::syscall(SYS_gettid)); }
+
+void note_sandbox() { was_sandboxed_at_start = is_sandboxed(); }
 
 bool is_sandboxed() {
   KeepErrno keep;

@@ -101,6 +101,8 @@ void name_thread(const char* name);
 std::uint32_t thread_number();
 // Whether system calls are filtered (seccomp).
 bool is_sandboxed();
+// From the library's constructor: what is filtered from the start is expected to be.
+void note_sandbox();
 
 // Opens a file under a number that a program seldom uses; -1: it cannot be. Reads up to `room`
 // bytes from its start; 0 when nothing can be read. close(-1) does nothing.
