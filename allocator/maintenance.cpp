@@ -193,6 +193,7 @@ void Maintenance::answer_requests() {
 
 // True: there was something to do, or will be in the next pass.
 bool Maintenance::pass() {
+  if (!heap.exists()) return false;  // with background:always it may be there first
   shortage_ = memory_limit.shortage();
   const auto which = shortage_ == Shortage::tight ? Arena::Purge::soon : Arena::Purge::aged;
   Bytes bytes = 0;
