@@ -111,8 +111,8 @@ std::vector<std::uint64_t> find_roots(Target& target) {
   find_by_symbol(target, roots);
   if (roots.empty()) find_by_content(target, roots);
   std::ranges::sort(roots);
-  const auto again = std::ranges::unique(roots);
-  roots.erase(again.begin(), again.end());
+  // Not std::ranges::unique: clang 14 does not take the subrange of this library.
+  roots.erase(std::unique(roots.begin(), roots.end()), roots.end());
   if (roots.size() > kMostRoots) roots.resize(kMostRoots);
   return roots;
 }
