@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "../unit/temporary.h"
 #include "layout.h"
 #include "shm.h"
 
@@ -93,23 +94,21 @@ TEST_CASE("a named arena is made once, opened by name, and gone when unlinked") 
 }
 
 TEST_CASE("a file keeps its blocks when everybody has left") {
-  char path[] = "/tmp/ashlar-test-XXXXXX";
-  REQUIRE(::close(::mkstemp(path)) == 0);
-  CHECK(errno_of(ashlar_shm_create_file(path, kMiB, 0)) == EEXIST);
-  ::unlink(path);
+  const TemporaryDirectory directory;
+  const std::string path = directory.file("arena");
   ashlar_off at = 0;
   {
-    Shared arena(ashlar_shm_create_file(path, kMiB, 0));
+    Shared arena(ashlar_shm_create_file(path.c_str(), kMiB, 0));
+    CHECK(errno_of(ashlar_shm_create_file(path.c_str(), kMiB, 0)) == EEXIST);
     auto* const text = static_cast<char*>(arena.take(100));
     std::strcpy(text, "still here");
     at = ashlar_shm_offset(arena, text);
     REQUIRE(ashlar_shm_root_set(arena, "text", at) == 0);
   }
-  Shared arena(ashlar_shm_open_file(path, 0));
+  Shared arena(ashlar_shm_open_file(path.c_str(), 0));
   CHECK(ashlar_shm_root_get(arena, "text") == at);
   CHECK(std::string(static_cast<char*>(ashlar_shm_pointer(arena, at))) == "still here");
   CHECK(arena.broken() == "");
-  ::unlink(path);
 }
 
 TEST_CASE("bad arguments are refused") {
@@ -132,13 +131,15 @@ TEST_CASE("bad arguments are refused") {
 }
 
 TEST_CASE("what is no arena is not opened") {
-  char path[] = "/tmp/ashlar-test-XXXXXX";
-  const int fd = ::mkstemp(path);
-  CHECK(errno_of(ashlar_shm_open_file(path, 0)) == EPROTO);  // empty
+  const TemporaryDirectory directory;
+  const std::string path = directory.file("no arena");
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  REQUIRE(fd >= 0);
+  CHECK(errno_of(ashlar_shm_open_file(path.c_str(), 0)) == EPROTO);  // empty
   REQUIRE(::ftruncate(fd, kMiB) == 0);
-  CHECK(errno_of(ashlar_shm_open_file(path, 0)) == EPROTO);  // zeros
+  CHECK(errno_of(ashlar_shm_open_file(path.c_str(), 0)) == EPROTO);  // zeros
   CHECK(errno_of(ashlar_shm_open_file("/dev/null", 0)) == EPROTO);
-  CHECK(errno_of(ashlar_shm_open_file("/tmp", 0)) != 0);
+  CHECK(errno_of(ashlar_shm_open_file(directory.path().c_str(), 0)) != 0);
 
   Shared arena(anonymous());
   shm::Header header;
@@ -150,7 +151,7 @@ TEST_CASE("what is no arena is not opened") {
     changed.checksum = shm::hash_bytes(reinterpret_cast<unsigned char*>(&changed),
                                        offsetof(shm::Header, checksum));
     REQUIRE(::pwrite(fd, &changed, sizeof changed, 0) == sizeof changed);
-    return errno_of(ashlar_shm_open_file(path, 0));
+    return errno_of(ashlar_shm_open_file(path.c_str(), 0));
   };
   CHECK(with([](shm::Header& h) { h.magic++; }) == EPROTO);
   CHECK(with([](shm::Header& h) { h.version++; }) == EPROTO);
@@ -164,14 +165,13 @@ TEST_CASE("what is no arena is not opened") {
     shm::Header flipped = header;
     reinterpret_cast<unsigned char*>(&flipped)[i] ^= 0x40;
     REQUIRE(::pwrite(fd, &flipped, sizeof flipped, 0) == sizeof flipped);
-    REQUIRE(errno_of(ashlar_shm_open_file(path, 0)) == EPROTO);
+    REQUIRE(errno_of(ashlar_shm_open_file(path.c_str(), 0)) == EPROTO);
   }
   REQUIRE(::pwrite(fd, &header, sizeof header, 0) == sizeof header);
-  { Shared whole(ashlar_shm_open_file(path, 0)); }
+  { Shared whole(ashlar_shm_open_file(path.c_str(), 0)); }
   REQUIRE(::ftruncate(fd, static_cast<off_t>(header.segment_bytes - 1)) == 0);
-  CHECK(errno_of(ashlar_shm_open_file(path, 0)) == EPROTO);
+  CHECK(errno_of(ashlar_shm_open_file(path.c_str(), 0)) == EPROTO);
   ::close(fd);
-  ::unlink(path);
 }
 
 TEST_CASE("an anonymous arena cannot be cut off") {
@@ -314,17 +314,17 @@ TEST_CASE("an arena of fixed size has its memory from the start, and keeps it") 
 
 TEST_CASE("a file system that is full is ENOMEM, and nothing is lost") {
   if (::geteuid() != 0) return;
-  Child child([] {
+  const TemporaryDirectory directory;
+  Child child([&] {
     if (::syscall(SYS_unshare, 0x00020000) != 0) ::_exit(77);  // mounts of our own
-    char path[] = "/tmp/ashlar-test-XXXXXX";
+    const char* const path = directory.path().c_str();
     const auto mounted = [&] {
-      return ::mkdtemp(path) != nullptr &&
-             ::syscall(SYS_mount, "none", "/", nullptr, 0x44000ul, nullptr) == 0 &&
+      return ::syscall(SYS_mount, "none", "/", nullptr, 0x44000ul, nullptr) == 0 &&
              ::syscall(SYS_mount, "none", path, "tmpfs", 0ul, "size=12m") == 0;
     };
     if (!mounted()) ::_exit(77);
     {
-      Shared arena(ashlar_shm_create_file((std::string(path) + "/arena").c_str(), kGiB, 0));
+      Shared arena(ashlar_shm_create_file(directory.file("arena").c_str(), kGiB, 0));
       std::vector<void*> blocks;
       for (void* p; (p = ashlar_shm_malloc(arena, 10'000)) != nullptr;) {
         std::memset(p, 1, 10'000);
@@ -337,7 +337,6 @@ TEST_CASE("a file system that is full is ENOMEM, and nothing is lost") {
       if (ashlar_shm_malloc(arena, 10'000) == nullptr || arena.broken() != "") ::_exit(4);
     }
     ::syscall(SYS_umount2, path, 2);
-    ::rmdir(path);
   });
   const int status = child.wait();
   REQUIRE(WIFEXITED(status));

@@ -9,7 +9,7 @@
 #include "heap.h"
 #include "maintenance.h"
 #include "options.h"
-#include "unit.h"
+#include "temporary.h"
 
 namespace ashlar::test {
 
@@ -20,27 +20,19 @@ namespace fs = std::filesystem;
 // A directory that stands for the root of all.
 class Root {
  public:
-  Root() {
-    char name[] = "/tmp/ashlar-limit-XXXXXX";
-    REQUIRE(::mkdtemp(name) != nullptr);
-    path_ = name;
-  }
-  Root(const Root&) = delete;
-  ~Root() { fs::remove_all(path_); }
-
   void write(const std::string& name, const std::string& text) {
-    fs::create_directories((path_ / name).parent_path());
-    std::ofstream(path_ / name) << text;
+    fs::create_directories((directory_.path() / name).parent_path());
+    std::ofstream(directory_.path() / name) << text;
   }
   MemoryLimit find() const {
     MemoryLimit limit;
-    limit.find(path_.native());
+    limit.find(directory_.path().native());
     return limit;
   }
-  const std::string& path() const { return path_.native(); }
+  const std::string& path() const { return directory_.path().native(); }
 
  private:
-  fs::path path_;
+  TemporaryDirectory directory_;
 };
 
 const std::string kGroup = "sys/fs/cgroup/a/b/";
