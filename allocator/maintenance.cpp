@@ -240,7 +240,6 @@ void Maintenance::pause() { os::futex_wait(wakeups_, wakeups_.load(), kPartPause
 // --- the thread ---------------------------------------------------------------------------------
 
 void Maintenance::start() {
-  was_sandboxed_ = os::is_sandboxed();
   os::note_sandbox();
   if (options.background == kBackgroundAlways) start_thread();
 }
@@ -249,7 +248,9 @@ void Maintenance::start_thread() {
   if (options.background == kBackgroundNever || options.purge_ms < 0) return;
   Thread none = Thread::none;
   if (!thread_.compare_exchange_strong(none, Thread::runs)) return;
-  if (!may_run()) return thread_.store(Thread::stopped);
+  // Such a program may not expect another thread, nor what ours asks of the kernel; glibc even ends
+  // the process when a new thread is refused rseq.
+  if (os::has_locked_itself_in()) return thread_.store(Thread::stopped);
 
   // Here and not in the thread: opening takes a low number for a moment, and later it might be the
   // one that the program counts on.
@@ -272,10 +273,6 @@ void Maintenance::start_thread() {
   if (!created) thread_.store(Thread::stopped);
 }
 
-// A program that has locked itself in since it started may not expect another thread, nor what ours
-// asks of the kernel; glibc even ends the process when a new thread is refused rseq.
-bool Maintenance::may_run() const { return was_sandboxed_ || !os::is_sandboxed(); }
-
 void* Maintenance::thread_main(void*) {
   maintenance.at_work_.store(true);
   os::name_thread("ashlar");
@@ -289,7 +286,7 @@ void Maintenance::run() {
   unsigned quiet_passes = 0;
   std::uint32_t seen = wakeups_.load();
   while (thread_.load() == Thread::runs) {
-    if (!may_run()) return thread_.store(Thread::stopped);
+    if (os::has_locked_itself_in()) return thread_.store(Thread::stopped);
     answer_requests();
     if (watch_.exchange(Watch::still) == Watch::stirred) quiet_passes = 0;
     quiet_passes = pass() ? 0 : quiet_passes + 1;

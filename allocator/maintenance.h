@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// L5 · maintenance: what a program no longer uses goes back to the kernel, also when it sleeps.
+// L4 · maintenance: what a program no longer uses goes back to the kernel, also when it sleeps.
 //
 // What:    ages free pages and gives back those that were not used for purge_ms; gives back empty
 //          pages inside slabs; takes slots out of magazines that are not used.
@@ -60,7 +60,6 @@ class Maintenance {
   void answer_requests();
   bool pass();
   bool tend_lanes(Arena::Purge which, Bytes& bytes);
-  bool may_run() const;
   void pause();
   void tick_lane(Lane& lane, std::uint64_t now);
   static bool has_settled(const Lane& lane, std::uint64_t now);
@@ -79,7 +78,6 @@ class Maintenance {
   std::atomic<Thread> thread_ = Thread::none;  // atomic: any → any
   std::atomic<std::uint32_t> wakeups_ = 0;     // atomic: counts; the thread sleeps on it
   std::atomic<Watch> watch_ = Watch::stirred;  // atomic: thread ↔ slow paths
-  bool was_sandboxed_ = false;                 // const since start()
   std::atomic<bool> at_work_ = false;          // atomic: thread → stop_thread
 };
 

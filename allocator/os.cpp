@@ -45,8 +45,6 @@ constexpr std::uintptr_t kWindowsEnd = 0x3fff'ffff'ffff;
 constexpr Bytes kSmallestReservation = 8 * kMiB;
 constexpr Bytes kLargestReservation = 64 * kGiB;
 
-bool was_sandboxed_at_start = false;
-
 class KeepErrno {
  public:
   KeepErrno() : saved_(errno) {}
@@ -75,6 +73,13 @@ std::uint64_t random_bits(unsigned attempt) {
   x ^= x >> 31;
   x *= 0xbf58'476d'1ce4'e5b9;  // a step of splitmix64 (Steele, Lea, Flood 2014)
   return x ^ (x >> 29);
+}
+
+bool was_sandboxed_at_start = false;
+
+bool is_sandboxed() {
+  KeepErrno keep;
+  return ::syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) > 0;
 }
 
 }  // namespace
@@ -302,8 +307,7 @@ void futex_wake_one(std::atomic<std::uint32_t>& word) {
 
 bool barrier_in_all_threads() {
   KeepErrno keep;
-  // A program that has locked itself in meanwhile may not forgive the call.
-  if (!was_sandboxed_at_start && is_sandboxed()) return false;
+  if (has_locked_itself_in()) return false;
   if (::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) == 0) return true;
   // Not registered yet, or not in this child of a fork.
   return errno == EPERM &&
@@ -320,10 +324,7 @@ std::uint32_t thread_number() { return static_cast<std::uint32_t>(::syscall(SYS_
 
 void note_sandbox() { was_sandboxed_at_start = is_sandboxed(); }
 
-bool is_sandboxed() {
-  KeepErrno keep;
-  return ::syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0) > 0;
-}
+bool has_locked_itself_in() { return !was_sandboxed_at_start && is_sandboxed(); }
 
 int open_to_read(std::string_view path) {
   constexpr int kLeastNumber = 200;

@@ -99,10 +99,11 @@ bool barrier_in_all_threads();
 // The calling thread's name, and its number as the kernel counts threads.
 void name_thread(const char* name);
 std::uint32_t thread_number();
-// Whether system calls are filtered (seccomp).
-bool is_sandboxed();
+// System call filters (seccomp).
 // From the library's constructor: what is filtered from the start is expected to be.
 void note_sandbox();
+// Whether the program has locked itself in since then. It may not forgive new calls or threads.
+bool has_locked_itself_in();
 
 // Opens a file under a number that a program seldom uses; -1: it cannot be. Reads up to `room`
 // bytes from its start; 0 when nothing can be read. close(-1) does nothing.

@@ -23,7 +23,7 @@
 // Threads: the lane's own. Others may read counts. One other may do what a slow path does while the
 //          owner is in none: it holds `frozen`, and the owner waits for it in its next slow path.
 //          The owner pays a load for that, as the kernel supplies the barrier (membarrier). Slots
-//          at the bottom of a stack can be taken even then, see reclaim_magazines().
+//          at the bottom of a stack can be taken even then, see lane_upkeep.cpp.
 // Fork:    one store commits each push and pop; a lane whose owner died inside a slow path has
 //          the state `changing`, and its stacks are not believed.
 // Not here: who gets which lane (heap).
