@@ -153,9 +153,7 @@ class Capture {
         {geometry_.summaries, n * Geometry::kSummaryBytesPerChunk},
         {geometry_.meta, n * sizeof(ChunkMeta)}};
     for (const auto& [offset, bytes] : zones) {
-      const std::uint64_t rounded = align_up(bytes, kPageBytes);
-      snapshot_.metadata_mapped += rounded;
-      add_metadata(target_, region_ + offset, rounded, snapshot_);
+      add_metadata(target_, region_ + offset, align_up(bytes, kPageBytes), snapshot_);
     }
   }
 
@@ -188,6 +186,7 @@ Snapshot capture(Target& target, std::uint64_t root, const Limits& limits) {
 }
 
 std::uint64_t find_arena(Target& target) {
+  if (target.segment()) throw Error("it is an arena in shared memory, and no process");
   const std::vector<std::uint64_t> roots = find_roots(target);
   if (roots.empty()) throw Error("it does not run on Ashlar: no root found");
   for (const std::uint64_t address : roots) {
@@ -200,6 +199,9 @@ std::uint64_t find_arena(Target& target) {
 }
 
 Snapshot capture(Target& target, const Limits& limits) {
+  if (const std::optional<SegmentFile> file = target.segment()) {
+    return capture_segment(target, *file, limits);
+  }
   return capture(target, find_arena(target), limits);
 }
 

@@ -4,7 +4,8 @@
 // What:    find_roots() looks for the allocator's root symbol in the ELF files that the target has
 //          mapped: a preloaded, linked or dlopened library, or the program itself. Where all
 //          symbols were stripped it looks for the root's first word in writable parts of files.
-//          capture() copies the arena's metadata and turns it into a Snapshot.
+//          An arena in shared memory is found by its file. capture() copies the arena's metadata
+//          and turns it into a Snapshot.
 // How:     nothing that was read is believed: magic, version and layout are compared, every index
 //          is checked, nothing is followed, and memory is bounded by `Limits`. A slab that changed
 //          while it was read (its count and its bitmap disagree) is read again.
@@ -35,7 +36,10 @@ std::uint64_t find_arena(Target& target);
 // The arena of the root at that address.
 Snapshot capture(Target& target, std::uint64_t root, const Limits& limits = {});
 
-// The arena of the root that find_arena() finds.
+// The file of a shared arena.
+Snapshot capture_segment(Target& target, const SegmentFile& file, const Limits& limits = {});
+
+// The file of a shared arena, or the arena of the root that find_arena() finds.
 Snapshot capture(Target& target, const Limits& limits = {});
 
 // The samples that the target keeps (option sample_kib) of objects that are live in the snapshot,

@@ -19,7 +19,8 @@ class Doctor {
   }
 
   std::vector<Finding> examine() {
-    dirty_pages();
+    dead_processes();
+    free_pages();
     empty_pages_in_slabs();
     sparse_slabs();
     magazines();
@@ -52,6 +53,41 @@ class Doctor {
                                     "background:always, or run `ashlar trim`.";
   }
 
+  // A shared arena gives back whole chunks, at once and by itself.
+  void free_pages() {
+    if (!snapshot_.is_shared()) return dirty_pages();
+    find({.name = "free_pages",
+          .what = fmt::format("{} of free pages have memory.", size_text(heap_.dirty)),
+          .bytes = heap_.dirty,
+          .cause = "Its processes freed them. A shared arena gives back 2 MiB at a time, when no "
+                   "block is left in them; one of fixed size never does.",
+          .remedy = "Nothing, if new blocks come: they go there first. Otherwise free what is left "
+                    "beside them.",
+          .saving = 0});
+  }
+
+  void dead_processes() {
+    if (!snapshot_.is_shared()) return;
+    std::uint64_t held = 0;
+    std::uint64_t scoped = 0;
+    int dead = 0;
+    for (const Holder& holder : *snapshot_.holders) {
+      if (holder.alive) continue;
+      dead++;
+      held += holder.held;
+      scoped += holder.scoped ? holder.held : 0;
+    }
+    find({.name = "dead_processes",
+          .what = fmt::format("{} process{} died with {} and {} not recovered yet.", dead,
+                              dead == 1 ? "" : "es", size_text(held), dead == 1 ? "is" : "are"),
+          .bytes = held,
+          .cause = "They were killed, or ended without closing the arena.",
+          .remedy = fmt::format("Run `ashlar shm recover {}`. Whoever needs memory does the same "
+                                "before the arena grows.",
+                                snapshot_.program),
+          .saving = scoped});
+  }
+
   void dirty_pages() {
     find({.name = "dirty_pages",
           .what = fmt::format("{} of free pages are still in memory.", size_text(heap_.dirty)),
@@ -63,6 +99,16 @@ class Doctor {
 
   void empty_pages_in_slabs() {
     const std::uint64_t bytes = empty_pages(snapshot_).returnable;
+    if (snapshot_.is_shared()) {
+      return find({.name = "empty_pages",
+                   .what = fmt::format("{} of pages in slabs hold no object.", size_text(bytes)),
+                   .bytes = bytes,
+                   .cause = "Objects beside them keep their slabs, and a shared arena makes no "
+                            "holes in those.",
+                   .remedy = "New objects of the same sizes fill them. Allocate what lives long "
+                             "apart from what does not.",
+                   .saving = 0});
+    }
     find({.name = "empty_pages",
           .what = fmt::format("{} of pages in slabs hold no object.", size_text(bytes)),
           .bytes = bytes,
@@ -105,9 +151,11 @@ class Doctor {
                                "their slabs. Most of it in {} size class{}: {}.",
                                sparse.size(), sparse.size() == 1 ? "" : "es", worst),
           .remedy =
-              "Find who holds them: `ashlar sites` (with sample_kib:512). Allocate what lives "
-              "long apart from what does not, or make the survivors anew (as Redis does with "
-              "activedefrag). New objects fill the gaps.",
+              std::string(snapshot_.is_shared() ? ""
+                                                : "Find who holds them: `ashlar sites` (with "
+                                                  "sample_kib:512). ") +
+              "Allocate what lives long apart from what does not, or make the survivors anew (as "
+              "Redis does with activedefrag). New objects fill the gaps.",
           .saving = saving});
   }
 
@@ -125,6 +173,7 @@ class Doctor {
 
   // What is kept at hand lies beside live objects; pages come back only where none is.
   void magazines() {
+    if (snapshot_.is_shared()) return;  // cursors: a word of slots for each class
     const EmptyPages empty = empty_pages(snapshot_);
     std::uint64_t bytes = empty.empty - empty.returnable;
     for (const Page page : snapshot_.pages) {
@@ -170,6 +219,7 @@ class Doctor {
   void metadata() {
     const std::uint64_t usual = heap_.active / 20;
     if (heap_.metadata <= usual) return;
+    if (snapshot_.is_shared()) return;  // as much as its chunks need
     find(
         {.name = "metadata",
          .what = fmt::format("The allocator's own data takes {}, {} of what is active.",

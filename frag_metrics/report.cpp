@@ -18,6 +18,7 @@ Report make_report(const Snapshot& snapshot) {
   r.dropped = snapshot.dropped;
   r.heap = waterfall(snapshot);
   r.process = snapshot.process;
+  r.holders = snapshot.holders;
   for (const Block& block : snapshot.blocks) {
     if (block.use != PageUse::large) continue;
     r.large_blocks++;
@@ -43,7 +44,8 @@ Report make_report(const Snapshot& snapshot) {
   return r;
 }
 
-// Each structure is written and read by one list of its fields, so that the two cannot differ.
+// Each structure is written and read by one list of its fields, so that the two cannot differ. What
+// is optional may be missing in what is read: it is younger than the schema, or null.
 namespace {
 
 // Calls each(name, field) for the fields of a structure.
@@ -69,6 +71,16 @@ void fields(ProcessMemory& m, Each&& each) {
   each("pss", m.pss);
   each("swap", m.swap);
   each("anonymous_huge", m.anonymous_huge);
+}
+
+template <class Each>
+void fields(Holder& h, Each&& each) {
+  each("pid", h.pid);
+  each("name", h.name);
+  each("alive", h.alive);
+  each("scoped", h.scoped);
+  each("lanes", h.lanes);
+  each("held", h.held);
 }
 
 template <class Each>
@@ -156,6 +168,7 @@ void fields(Report& r, Each&& each) {
   each("dropped", r.dropped);
   each("heap", r.heap);
   each("process", r.process);
+  each("holders", r.holders);
   each("large_blocks", r.large_blocks);
   each("large_bytes", r.large_bytes);
   each("lanes", r.lanes);
@@ -211,7 +224,12 @@ void write(json& j, std::vector<T>& values) {
 template <class T>
 void read(const json& j, T& value) {
   if constexpr (HasFields<T>) {
-    fields(value, [&](const char* name, auto& field) { read(j.at(name), field); });
+    fields(value, [&](const char* name, auto& field) {
+      if constexpr (requires { field.has_value(); }) {
+        if (!j.contains(name)) return;
+      }
+      read(j.at(name), field);
+    });
   } else {
     j.get_to(value);
   }

@@ -44,6 +44,7 @@ struct Report {
 
   Waterfall heap;
   std::optional<ProcessMemory> process;
+  std::optional<std::vector<Holder>> holders;
   std::uint64_t large_blocks = 0;
   std::uint64_t large_bytes = 0;
   std::uint64_t lanes = 0;

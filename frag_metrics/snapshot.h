@@ -79,6 +79,16 @@ struct Lane {
   std::uint64_t pending = 0;  // bytes of its slots that others freed, not taken over
 };
 
+// Of an arena in shared memory: a process that is attached, or died and was not recovered yet.
+struct Holder {
+  std::int64_t pid = 0;  // as it sees itself
+  std::string name;
+  bool alive = false;
+  bool scoped = false;  // its blocks die with it
+  std::uint32_t lanes = 0;
+  std::uint64_t held = 0;  // bytes of slabs and large blocks
+};
+
 // Of the whole process, as the kernel counts. Missing for core files.
 struct ProcessMemory {
   std::uint64_t rss = 0;
@@ -89,8 +99,8 @@ struct ProcessMemory {
 
 struct Snapshot {
   // Where it comes from.
-  std::string source;   // "process" or "core"
-  std::string program;  // name of the program
+  std::string source;   // "process", "core" or "shm"
+  std::string program;  // name of the program, or of the arena
   std::int64_t pid = 0;
   std::string release;         // of the allocator
   std::int64_t unix_time = 0;  // when it was taken; 0: unknown
@@ -109,7 +119,6 @@ struct Snapshot {
   std::vector<std::uint64_t> start_bits;  // of mosaics only: an object begins at this grain
 
   // Beside the pages above: header, tables, bitmaps.
-  std::uint64_t metadata_mapped = 0;
   std::uint64_t metadata_resident = 0;
   std::uint64_t metadata_swapped = 0;
 
@@ -117,6 +126,7 @@ struct Snapshot {
   std::int64_t magazine_kib = 0;
   bool huge_known = false;  // Page::huge says something
   std::optional<ProcessMemory> process;
+  std::optional<std::vector<Holder>> holders;  // of an arena in shared memory
 
   // How sure we are.
   std::uint32_t slabs_reread = 0;  // they changed while being read, and were read again
@@ -124,6 +134,7 @@ struct Snapshot {
 
   std::uint32_t chunks() const { return static_cast<std::uint32_t>(pages.size() / kPagesPerChunk); }
   const ClassShape& shape(const Slab& slab) const { return classes[slab.size_class]; }
+  bool is_shared() const { return holders.has_value(); }
   bool is_mosaic(const Slab& slab) const { return slab.size_class + 1u == classes.size(); }
   // Slots that an object takes which begins at that one: more than one in mosaics only.
   std::uint32_t slots_of_object(const Slab& slab, std::uint32_t first) const;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// target: memory that is not ours: a live process, or a core file.
+// target: memory that is not ours: a live process, a core file, or the file of a shared arena.
 //
 // What:    mappings, bytes, and what the kernel knows of pages. A target may be corrupt, hostile,
 //          or gone in the next moment: every call may fail, none follows anything it reads.
@@ -60,6 +60,13 @@ class File {
   int fd_;
 };
 
+// What the file system says of the file of a shared arena.
+struct SegmentFile {
+  std::uint64_t file_bytes = 0;
+  std::uint64_t allocated_bytes = 0;  // so much of it has memory, or disk
+  bool in_memory = false;             // it is of a tmpfs, or a memfd
+};
+
 class Target {
  public:
   virtual ~Target() = default;
@@ -79,6 +86,11 @@ class Target {
   // The file of a mapping, as the target sees it; none when it is gone.
   virtual File open(const Mapping& mapping) const = 0;
 
+  // Of a shared arena's file, whose addresses are offsets; of any other target, none.
+  virtual std::optional<SegmentFile> segment() const { return std::nullopt; }
+  // Whether somebody holds a lock on that byte of the file. True also when nobody can tell.
+  virtual bool is_locked([[maybe_unused]] std::uint64_t offset) const { return true; }
+
   // Fills in where the snapshot comes from.
   virtual void describe(Snapshot& snapshot) const = 0;
 
@@ -93,6 +105,10 @@ class Target {
 std::unique_ptr<Target> open_process(std::int64_t pid, bool ask_for_scan = true);
 // An ELF core file.
 std::unique_ptr<Target> open_core(const std::string& path);
+// The file of an arena in shared memory. `name`: what people call it.
+std::unique_ptr<Target> open_segment(const std::string& path, std::string name);
+// Whether a file begins like such an arena.
+bool is_segment(const std::string& path);
 
 // Asks a process to give back what it can, and waits. The heap answers the next time that a thread
 // of it allocates or frees a little; false: none did within `timeout_ms`.

@@ -27,6 +27,7 @@ using Offset = std::uint64_t;
 inline constexpr std::uint32_t kProcesses = 512;
 inline constexpr std::uint32_t kLanes = 512;
 inline constexpr std::uint32_t kRoots = 1024;
+inline constexpr Offset kPlaces = Offset{1} << 62;  // locks on them: far behind any byte
 inline constexpr std::uint32_t kMostChunks = 1u << 22;  // 8 TiB
 
 // --- the header -----------------------------------------------------------------------------

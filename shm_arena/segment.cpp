@@ -15,8 +15,6 @@ namespace ashlar::shm {
 namespace {
 
 constexpr char kNamedDirectory[] = "/dev/shm/";
-// Locks on places lie far behind any byte of a segment.
-constexpr off_t kPlaces = off_t{1} << 62;
 
 #ifndef MADV_POPULATE_WRITE
 constexpr int MADV_POPULATE_WRITE = 23;  // Linux 5.14
@@ -291,7 +289,7 @@ int Segment::hold_place(std::uint32_t i, void*& held) const {
   } else {
     struct flock lock {};
     lock.l_type = F_WRLCK;
-    lock.l_start = kPlaces + i;
+    lock.l_start = static_cast<off_t>(kPlaces + i);
     lock.l_len = 1;
     if (::madvise(page, kPageBytes, MADV_DONTFORK) != 0 || ::fcntl(own, F_OFD_SETLK, &lock) != 0) {
       error = errno == EAGAIN || errno == EACCES ? EBUSY : errno;
@@ -310,7 +308,7 @@ bool Segment::is_held(std::uint32_t i) const {
   const int saved_errno = errno;
   struct flock lock {};
   lock.l_type = F_WRLCK;
-  lock.l_start = kPlaces + i;
+  lock.l_start = static_cast<off_t>(kPlaces + i);
   lock.l_len = 1;
   const int file = fd();
   const bool free = file >= 0 && ::fcntl(file, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;

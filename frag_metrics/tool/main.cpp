@@ -45,7 +45,8 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", "ashlar " ASHLAR_VERSION);
   app.require_subcommand(1);
   app.footer(
-      "TARGET is a process id or a core file; where numbers suffice, also the JSON of a report.\n"
+      "TARGET is a process id, a core file, or an arena in shared memory (shm:NAME, or its\n"
+      "file); where numbers suffice, also the JSON of a report.\n"
       "Exit code: 0 all is well, 1 there are findings, 2 error. See ashlar(1).");
 
   View view = view_of_terminal();
@@ -123,6 +124,30 @@ int run(int argc, char** argv) {
   json(trim);
   trim->add_option("--wait", patience, "How long to wait for it")->capture_default_str();
   trim->callback([&] { code = run_trim(target, duration(patience), view); });
+
+  CLI::App* const shm = verb("shm", "Arenas in shared memory");
+  shm->require_subcommand(1);
+  const auto on_arenas = [&](const char* name, const char* help, auto&& call) {
+    CLI::App* const of = shm->add_subcommand(name, help);
+    json(of);
+    of->callback([&code, call] { code = call(); });
+    return of;
+  };
+  const auto on_arena = [&](const char* name, const char* help, auto&& call) {
+    CLI::App* const of = on_arenas(name, help, call);
+    of->add_option("ARENA", target, "Its name, or the path of its file")->required();
+    return of;
+  };
+  bool any_file = false;
+  on_arenas("ls", "All arenas in /dev/shm that may be read", [&] { return run_shm_list(view); });
+  on_arena("stat", "Numbers, processes and names", [&] { return run_shm_stat(target, view); });
+  on_arena("check", "Whether it is sound; meant for a quiet arena",
+           [&] { return run_shm_check(target, view); });
+  on_arena("recover", "Settle what processes that died left behind",
+           [&] { return run_shm_recover(target, view); });
+  on_arena("rm", "Take its name away; who has it open keeps it", [&] {
+    return run_shm_remove(target, any_file, view);
+  })->add_flag("--force", any_file, "Also what is no arena of this build");
 
   CLI::App* const run = verb("run", "Run a program on the allocator and record its heap");
   run->add_option("--every", every, "Time between two looks")->capture_default_str();

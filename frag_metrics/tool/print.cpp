@@ -86,6 +86,16 @@ void put_ratios(std::string& out, const Report& r) {
   out += '\n';
 }
 
+void put_holders(std::string& out, const Report& r, const Style& style) {
+  if (!r.holders || r.holders->empty()) return;
+  out +=
+      fmt::format("\n{}   process  name             lanes        holds{}\n", style.dim, style.off);
+  for (const Holder& h : *r.holders) {
+    out += fmt::format("{:>10}  {:<15}{:>7}{:>13}{}{}\n", h.pid, h.name, h.lanes, size_text(h.held),
+                       h.scoped ? "  scoped" : "", h.alive ? "" : "  dead, not recovered");
+  }
+}
+
 void put_classes(std::string& out, const Report& r, const Style& style, std::size_t most_classes) {
   std::vector<ClassMetrics> sorted = r.classes;
   std::ranges::stable_sort(sorted, std::ranges::greater(), &ClassMetrics::free);
@@ -136,10 +146,12 @@ std::string bar(double part, int cells) {
 
 std::string numbers_text(const Report& r, const View& view, std::size_t most_classes) {
   const Style style(view);
-  std::string out = fmt::format("{}{}{} ({} {}), Ashlar {}\n\n", style.bold, r.program, style.off,
-                                r.source, r.pid, r.release);
+  std::string out = fmt::format(
+      "{}{}{} ({}), Ashlar {}\n\n", style.bold, r.program, style.off,
+      r.holders ? "an arena in shared memory" : fmt::format("{} {}", r.source, r.pid), r.release);
   put_waterfall(out, r, style);
   put_ratios(out, r);
+  put_holders(out, r, style);
   put_classes(out, r, style, most_classes);
   return out;
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <fmt/format.h>
 #include <fstream>
 
 #include "../capture.h"
@@ -19,16 +20,32 @@ std::int64_t pid_of(std::string_view name) {
   return is_number && pid > 0 && pid <= INT32_MAX ? pid : 0;
 }
 
+constexpr std::string_view kShared = "shm:";
+
+// NAME of "shm:NAME" or "shm:/NAME".
+std::string_view shared_name(std::string_view target) {
+  std::string_view name = target.substr(kShared.size());
+  if (name.starts_with('/')) name.remove_prefix(1);
+  if (name.empty() || name == "." || name == ".." || name.find('/') != name.npos) {
+    throw Error(std::string(target) + ": not the name of an arena");
+  }
+  return name;
+}
+
 }  // namespace
 
 std::unique_ptr<Target> open_target(const std::string& name) {
   if (const std::int64_t pid = pid_of(name); pid != 0) return open_process(pid);
-  if (name.starts_with("shm:")) throw Error(name + ": arenas in shared memory cannot be read yet");
-  return open_core(name);
+  if (name.starts_with(kShared)) {
+    const std::string_view word = shared_name(name);
+    return open_segment(fmt::format("/dev/shm/{}", word), fmt::format("/{}", word));
+  }
+  return is_segment(name) ? open_segment(name, name) : open_core(name);
 }
 
 Report load_report(const std::string& name) {
-  if (pid_of(name) == 0) {
+  std::error_code ignored;
+  if (pid_of(name) == 0 && std::filesystem::is_regular_file(name, ignored)) {
     std::ifstream file(name);
     if (file && file.peek() == '{') {
       const auto json = nlohmann::json::parse(file, nullptr, false);

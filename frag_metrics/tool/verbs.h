@@ -28,7 +28,7 @@ using Milliseconds = std::chrono::milliseconds;
 
 // --- targets (targets.cpp) ----------------------------------------------------------------------
 
-// "1234", or the path of a core file.
+// "1234", "shm:NAME", or the path of a core file or of a shared arena.
 std::unique_ptr<Target> open_target(const std::string& name);
 // The same, or a report that was kept as JSON.
 Report load_report(const std::string& name);
@@ -54,6 +54,15 @@ enum class SitesForm { text, json, folded, pprof };
 int run_sites(const std::string& target, SitesForm form, const View& view);
 
 int run_trim(const std::string& target, Milliseconds patience, const View& view);
+
+// Arenas in shared memory by "NAME", "shm:NAME" or path (shm.cpp).
+int run_shm_list(const View& view);
+int run_shm_stat(const std::string& arena, const View& view);
+// Findings: it is not sound.
+int run_shm_check(const std::string& arena, const View& view);
+int run_shm_recover(const std::string& arena, const View& view);
+// `any_file`: also what is no arena of this build.
+int run_shm_remove(const std::string& arena, bool any_file, const View& view);
 
 struct Recording {
   Milliseconds every{1000};

@@ -68,7 +68,7 @@ def completion_knows_the_verbs():
     text = tool.run("--help", expect=0).stdout
     verbs = [line.split()[0] for line in text.split("Subcommands:")[1].splitlines()
              if line.startswith("  ") and line.split()]
-    assert len(verbs) == 10, verbs
+    assert len(verbs) == 11, verbs
     for verb in verbs:
         assert verb in complete("ashlar", ""), verb
         assert f"ashlar {verb}" in manual, verb
@@ -77,6 +77,11 @@ def completion_knows_the_verbs():
         for option in options - {"--help"}:
             assert option in complete("ashlar", verb, "--"), (verb, option)
             assert option in manual, (verb, option)
+    for verb in ("ls", "stat", "check", "recover", "rm"):
+        assert verb in tool.run("shm", "--help", expect=0).stdout
+        assert verb in complete("ashlar", "shm", "")
+        assert f"ashlar shm {verb}" in manual, verb
+    assert complete("ashlar", "shm", "rm", "--f") == ["--force"]
 
 
 def prometheus_reads_it():

@@ -98,7 +98,7 @@ def errors_are_sentences():
         ("999999999", "there is none"),
         ("/nowhere", "No such file"),
         ("/etc/passwd", "not a core file"),
-        ("shm:x", "shared memory"),
+        ("shm:x", "No such file"),
         (str(os.getpid()), "does not run on Ashlar"),
     ):
         done = tool.run("report", target, expect=2)
