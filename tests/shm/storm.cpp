@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: MIT
 // Processes that are killed and stopped at random while all of them go on.
 //
-// Each worker keeps a table of blocks in the arena itself. A worker that takes over after a death
-// finds the table of its predecessor and verifies the pattern in every block. At the end whatever
-// is in use and in no table was leaked.
+// A line is a process that starts one worker after the other. A worker's own timer kills it at a
+// random microsecond of its life; those of the first two lines, the survivors, live until the test
+// kills or stops them. Each line has a table of blocks in the arena itself, which the next worker
+// finds. Who takes a block out of a table verifies its pattern. At the end of a round the survivors
+// must still get on; then whatever is in use and in no table was leaked.
 //
-// ASHLAR_STEPS: kills (500 by default). ASHLAR_SHM_WORKERS: processes (8).
+// ASHLAR_STEPS: kills in all (2000 by default), in rounds of 5000 at most, each with a new arena.
+// ASHLAR_SEED: of the first round. ASHLAR_SHM_LINES: 8 in the first round, then 8 to 64.
 #include <atomic>
+#include <ctime>
+
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include "shm.h"
 
@@ -15,7 +21,10 @@ namespace ashlar::test {
 
 namespace {
 
-constexpr std::uint32_t kBlocks = 200;  // of a worker
+constexpr std::uint32_t kBlocks = 200;  // of a line
+constexpr std::uint32_t kSurvivors = 2;
+constexpr std::uint32_t kMostMicroseconds = 3000;  // of a life
+constexpr std::uint64_t kKillsPerRound = 5000;
 
 struct Entry {
   std::atomic<ashlar_off> block;
@@ -26,6 +35,9 @@ struct Label {
   std::uint64_t stamp;
 };
 struct Table {
+  std::atomic<std::uint64_t> beats;  // one more for each thing done
+  std::atomic<pid_t> worker;
+  ashlar_off fresh;  // where malloc_into publishes; this line's alone
   Entry entry[kBlocks];
 };
 
@@ -38,12 +50,21 @@ void verify(ashlar_shm* arena, ashlar_off at) {
   if (!whole) ::_exit(3);
 }
 
+void* take(ashlar_shm* arena, Bytes bytes, ashlar_off& fresh, Random& random) {
+  const std::uint32_t way = random.below(10);
+  if (way == 0) return ashlar_shm_memalign(arena, Bytes{32} << random.below(10), bytes);
+  if (way > 3) return ashlar_shm_malloc(arena, bytes);
+  const ashlar_off at = ashlar_shm_malloc_into(arena, bytes, &fresh);
+  fresh = 0;
+  return ashlar_shm_pointer(arena, at);
+}
+
 // Before a block is in the table, it is filled; before it is freed, it is out of it. So a death
 // leaks one block, and leaves no wrong one.
-void put(ashlar_shm* arena, Entry& entry, Random& random) {
+void put(ashlar_shm* arena, Table& own, Entry& entry, Random& random) {
   const Bytes bytes =
       sizeof(Label) + 8 + (random.chance(3) ? random.between(32'769, 300'000) : random.up_to(8000));
-  void* const p = ashlar_shm_malloc(arena, bytes);
+  void* const p = take(arena, bytes, own.fresh, random);
   if (p == nullptr) return;  // full for now
   *static_cast<Label*>(p) = {bytes, ashlar_shm_offset(arena, p)};
   fill(body(p), bytes - sizeof(Label), ashlar_shm_offset(arena, p));
@@ -57,109 +78,225 @@ void remove(ashlar_shm* arena, Entry& entry) {
   ashlar_shm_free(arena, ashlar_shm_pointer(arena, at));
 }
 
-[[noreturn]] void live(int fd, ashlar_off tables, std::uint32_t me, std::uint32_t workers,
-                       std::uint64_t seed) {
-  ashlar_shm* const arena = ashlar_shm_open_fd(fd, 0);
-  if (arena == nullptr) ::_exit(4);
-  auto* const table = static_cast<Table*>(ashlar_shm_pointer(arena, tables));
+// What a predecessor had published and not yet filled is thrown away.
+void remove_fresh(ashlar_shm* arena, Table& own) {
+  if (own.fresh == 0) return;
+  void* const p = ashlar_shm_pointer(arena, own.fresh);
+  own.fresh = 0;
+  ashlar_shm_free(arena, p);
+}
+
+void die_within(std::uint32_t microseconds) {
+  sigevent kill{};
+  kill.sigev_notify = SIGEV_SIGNAL;
+  kill.sigev_signo = SIGKILL;
+  timer_t timer;
+  const itimerspec when{{}, {0, 1000L * microseconds + 1}};
+  if (::timer_create(CLOCK_MONOTONIC, &kill, &timer) != 0) ::_exit(5);
+  if (::timer_settime(timer, 0, &when, nullptr) != 0) ::_exit(5);
+}
+
+// What every process of a storm knows. The handle is the test's own; a child may use it, too.
+struct Setting {
+  ashlar_shm* arena;
+  ashlar_off tables;
+  std::uint32_t lines;
+  std::atomic<std::uint64_t>* kills;
+};
+
+[[noreturn]] void live(const Setting& setting, std::uint32_t me, std::uint64_t seed) {
   Random random(seed);
-  for (Entry& entry : table[me].entry) {
-    // Out of the table, so that nobody frees it meanwhile.
-    if (const ashlar_off at = entry.block.exchange(0); at != 0) {
-      verify(arena, at);
-      entry.block.store(at);
-    }
-  }
+  if (me >= kSurvivors) die_within(random.up_to(kMostMicroseconds));
+  ashlar_shm* const arena =
+      random.chance(50) ? ashlar_shm_open_fd(ashlar_shm_fd(setting.arena), 0) : setting.arena;
+  if (arena == nullptr) ::_exit(4);
+  auto* const table = static_cast<Table*>(ashlar_shm_pointer(arena, setting.tables));
+  Table& own = table[me];
+  remove_fresh(arena, own);
   for (;;) {
-    Entry& own = table[me].entry[random.below(kBlocks)];
-    if (own.block.load() == 0) {
-      put(arena, own, random);
+    Entry& entry = own.entry[random.below(kBlocks)];
+    if (entry.block.load() == 0) {
+      put(arena, own, entry, random);
     } else if (random.chance(25)) {
       // Another's: whoever gets the block out of the table frees it.
-      remove(arena, table[random.below(workers)].entry[random.below(kBlocks)]);
+      remove(arena, table[random.below(setting.lines)].entry[random.below(kBlocks)]);
     } else {
-      remove(arena, own);
+      remove(arena, entry);
     }
+    if (random.chance(2) && ashlar_shm_recover(arena) < 0) ::_exit(6);
+    own.beats.fetch_add(1);
+    if (me < kSurvivors && random.chance(5)) ::usleep(100);  // the others shall have the processors
   }
 }
 
-// A death between taking a block out of a table and freeing it leaks that one: see remove().
-struct Storm {
+[[noreturn]] void breed(const Setting& setting, std::uint32_t me, std::uint64_t seed) {
+  auto* const table = static_cast<Table*>(ashlar_shm_pointer(setting.arena, setting.tables));
+  Random random(seed);
+  for (;;) {
+    const std::uint64_t next = random.next();
+    const pid_t line = ::getpid();
+    const pid_t worker = ::fork();
+    if (worker == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (::getppid() != line) ::_exit(0);
+      live(setting, me, next);
+    }
+    if (worker < 0) ::_exit(7);
+    table[me].worker.store(worker);
+    siginfo_t end;
+    ::waitid(P_PID, static_cast<id_t>(worker), &end, WEXITED | WNOWAIT);
+    table[me].worker.store(0);  // before its number may become another's
+    int status = 0;
+    ::waitpid(worker, &status, 0);
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) ::_exit(WEXITSTATUS(status) + 100);
+    setting.kills->fetch_add(1);
+  }
+}
+
+struct Weather {
   unsigned flags;
   Bytes bytes;
 };
 
-void rage(const Storm& storm) {
-  const std::uint64_t kills = number_from("ASHLAR_STEPS", kSanitized ? 100 : 500);
-  const auto workers = static_cast<std::uint32_t>(number_from("ASHLAR_SHM_WORKERS", 8));
-  Shared arena(ashlar_shm_create_anonymous(storm.bytes, storm.flags));
-  auto* const table = static_cast<Table*>(arena.take(workers * sizeof(Table)));
-  std::memset(static_cast<void*>(table), 0, workers * sizeof(Table));
-  const ashlar_off tables = ashlar_shm_offset(arena, table);
-  Random random(number_from("ASHLAR_SEED", 1));
-
-  std::vector<std::unique_ptr<Child>> alive(workers);
-  const auto start = [&](std::uint32_t i) {
-    const std::uint64_t seed = random.next();
-    alive[i] =
-        std::make_unique<Child>([&] { live(ashlar_shm_fd(arena), tables, i, workers, seed); });
-  };
-  for (std::uint32_t i = 0; i < workers; i++) start(i);
-  std::vector<bool> stopped(workers);
-  for (std::uint64_t kill = 0; kill < kills;) {
-    ::usleep(random.below(4000));
-    const std::uint32_t i = random.below(workers);
-    if (stopped[i] || random.chance(30)) {
-      alive[i]->send(stopped[i] ? SIGCONT : SIGSTOP);
-      stopped[i] = !stopped[i];
-      continue;
-    }
-    alive[i]->send(SIGKILL);
-    const int status = alive[i]->wait();
-    CAPTURE(status);
-    REQUIRE(WIFSIGNALED(status));  // it had nothing to complain of
-    REQUIRE(WTERMSIG(status) == SIGKILL);
-    kill++;
-    start(i);
-    if (random.chance(20)) REQUIRE(ashlar_shm_recover(arena) >= 0);
-  }
-  for (auto& child : alive) {
-    child->send(SIGKILL);
-    REQUIRE(WTERMSIG(child->wait()) == SIGKILL);
-  }
-  REQUIRE(ashlar_shm_recover(arena) >= 0);
-  REQUIRE(arena.broken() == "");
-  CHECK(arena.stats().processes == 1);
-  CHECK(arena.stats().bad_frees == 0);
-
-  Bytes in_tables = 0;
-  std::set<ashlar_off> seen;
-  for (std::uint32_t i = 0; i < workers; i++) {
-    for (Entry& entry : table[i].entry) {
-      const ashlar_off at = entry.block.load();
-      if (at == 0) continue;
-      verify(arena, at);
-      REQUIRE(seen.insert(at).second);
-      in_tables++;
+class Storm {
+ public:
+  Storm(const Weather& weather, std::uint64_t seed, std::uint32_t lines)
+      : arena_(ashlar_shm_create_anonymous(weather.bytes, weather.flags)),
+        random_(seed),
+        kills_(*new (::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                            -1, 0)) std::atomic<std::uint64_t>(0)),
+        table_(static_cast<Table*>(arena_.take(lines * sizeof(Table)))) {
+    std::memset(static_cast<void*>(table_), 0, lines * sizeof(Table));
+    const Setting setting{arena_, ashlar_shm_offset(arena_, table_), lines, &kills_};
+    for (std::uint32_t i = 0; i < lines; i++) {
+      const std::uint64_t line_seed = random_.next();
+      lines_.push_back(std::make_unique<Child>([&] { breed(setting, i, line_seed); }));
     }
   }
-  const Bytes leaked = arena.blocks() - in_tables - 1;
-  MESSAGE(kills << " kills, " << in_tables << " blocks held at the end, " << leaked << " leaked");
-  CHECK(leaked <= kills + workers);
-  work(arena, 1, seen, 100);
-  for (std::uint32_t i = 0; i < workers; i++) {
-    for (Entry& entry : table[i].entry) remove(arena, entry);
+  ~Storm() {
+    lines_.clear();
+    ::munmap(&kills_, kPageBytes);
   }
-  CHECK(arena.blocks() == leaked + 1);
-  REQUIRE(arena.broken() == "");
+  Storm(const Storm&) = delete;
+
+  void rage(std::uint64_t kills) {
+    while (kills_.load() < kills) {
+      ::usleep(random_.below(2000));
+      const std::uint32_t i = random_.below(lines_.size());
+      const std::uint32_t what = random_.below(100);
+      send(i, what < 45 ? SIGSTOP : what < 90 ? SIGCONT : SIGKILL);
+      require_alive();
+    }
+  }
+
+  // The survivors do something within a time that is ample.
+  void require_progress() {
+    constexpr int kPatience = 30'000;  // milliseconds
+    for (std::uint32_t i = 0; i < kSurvivors; i++) {
+      const std::uint64_t before = table_[i].beats.load();
+      int waited = 0;
+      for (; table_[i].beats.load() == before && waited < kPatience; waited++) {
+        send(i, SIGCONT);
+        ::usleep(1000);
+      }
+      REQUIRE(waited < kPatience);
+    }
+    require_alive();
+  }
+
+  // Ends it. Returns how many blocks were leaked.
+  Bytes reckon() {
+    for (auto& line : lines_) line->kill();
+    REQUIRE(eventually(
+        [&] { return ashlar_shm_recover(arena_) >= 0 && arena_.stats().processes == 1; }));
+    REQUIRE(arena_.broken() == "");
+    REQUIRE(arena_.stats().bad_frees == 0);
+    std::set<ashlar_off> seen;
+    for (std::uint32_t i = 0; i < lines_.size(); i++) {
+      remove_fresh(arena_, table_[i]);
+      for (Entry& entry : table_[i].entry) {
+        const ashlar_off at = entry.block.load();
+        if (at == 0) continue;
+        verify(arena_, at);
+        REQUIRE(seen.insert(at).second);
+      }
+    }
+    const Bytes leaked = arena_.blocks() - seen.size() - 1;
+    work(arena_, 1, seen, 100);
+    for (std::uint32_t i = 0; i < lines_.size(); i++) {
+      for (Entry& entry : table_[i].entry) remove(arena_, entry);
+    }
+    REQUIRE(arena_.blocks() == leaked + 1);
+    REQUIRE(arena_.broken() == "");
+    return leaked;
+  }
+
+  std::uint64_t kills() const { return kills_.load(); }
+
+ private:
+  // The workers die with their lines, but a moment later.
+  template <class Condition>
+  static bool eventually(Condition&& condition) {
+    for (int i = 0; i < 10'000; i++) {
+      if (condition()) return true;
+      ::usleep(1000);
+    }
+    return false;
+  }
+
+  void send(std::uint32_t line, int signal) {
+    if (const pid_t worker = table_[line].worker.load(); worker != 0) ::kill(worker, signal);
+  }
+
+  // No line had a worker with something to complain of.
+  void require_alive() {
+    for (auto& line : lines_) {
+      int status = 0;
+      const bool ended = line->ended(status);
+      CAPTURE(status);
+      REQUIRE_FALSE(ended);
+    }
+  }
+
+  Shared arena_;
+  Random random_;
+  std::atomic<std::uint64_t>& kills_;
+  Table* table_;
+  std::vector<std::unique_ptr<Child>> lines_;
+};
+
+void storms(const char* name, const Weather& weather) {
+  const std::uint64_t wanted = number_from("ASHLAR_STEPS", kSanitized ? 100 : 2000);
+  const std::uint64_t seed = number_from("ASHLAR_SEED", 1);
+  std::uint64_t done = 0;
+  Bytes leaked = 0;
+  for (std::uint64_t round = 0; done < wanted; round++) {
+    Random random(seed + round);
+    const auto lines = static_cast<std::uint32_t>(
+        number_from("ASHLAR_SHM_LINES", round == 0 ? 8 : 8u << random.below(4)));
+    trace.begin(seed + round);
+    Storm storm(weather, seed + round, lines);
+    storm.rage(std::min(wanted - done, kKillsPerRound));
+    storm.require_progress();
+    const Bytes lost = storm.reckon();
+    REQUIRE(lost <= storm.kills() + lines);
+    done += storm.kills();
+    leaked += lost;
+    std::printf("%s: seed %llu, %u lines: %llu kills so far, %zu blocks leaked\n", name,
+                static_cast<unsigned long long>(seed + round), lines,
+                static_cast<unsigned long long>(done), leaked);
+    std::fflush(stdout);
+  }
 }
 
 }  // namespace
 
 TEST_SUITE_BEGIN("storm");
 
-TEST_CASE("a storm in an arena that grows and shrinks") { rage({0, 512 * kMiB}); }
-TEST_CASE("a storm in one that is often full") { rage({ASHLAR_SHM_FIXED_SIZE, 24 * kMiB}); }
+TEST_CASE("a storm in an arena that grows and shrinks") { storms("open", {0, 512 * kMiB}); }
+TEST_CASE("a storm in one that is often full") {
+  storms("full", {ASHLAR_SHM_FIXED_SIZE, 24 * kMiB});
+}
 
 TEST_SUITE_END();
 
