@@ -14,41 +14,42 @@ inline void Arena::note_given(LaneSlabs& lane, ClassIndex c, std::uint32_t slots
   lane.used_bytes = lane.used_bytes - Bytes{slots} * size_class(c).slot_bytes;
 }
 
-inline void Arena::place(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
-  const auto list =
-      static_cast<std::uint8_t>(fullness(slab.size_class_info(), slab.descriptor().used));
-  if (list != slab.descriptor().list) [[unlikely]]
-    move_to_list(lane, c, slab, list);
-}
-
 // --- slots --------------------------------------------------------------------------------------
 
 std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want) {
   drain_inbox(lane);
+  heed_plan(lane);
   lane.made_at_take[c.v] = lane.slabs_made;
   std::uint32_t taken = 0;
   while (taken < want) {
-    const std::uint8_t lists = lane.nonempty[c.v];
-    if (lists == 0) {
+    const std::uint32_t fullest = fullest_slab(lane, c);
+    if (fullest == kNone) {
       if (taken != 0) break;
+      if (take_back(lane, c)) continue;
       if (const std::uint32_t gaps = take_gaps(lane, c, slots, want)) return gaps;
       if (!create_slab(lane, c)) break;
       continue;
     }
-    const auto fullest = static_cast<std::uint8_t>(std::bit_width(lists) - 1);
-    Slab slab = slab_at(UnitIndex{lane.head[c.v][fullest]}, c);
-    const std::uint64_t holes = slab.descriptor().holes;
-    taken += slab.take(slots + want - taken, want - taken);
-    if (holes != 0) [[unlikely]] {
-      const auto refilled = static_cast<Bytes>(std::popcount(holes & ~slab.descriptor().holes));
-      lane.refilled_bytes = lane.refilled_bytes + refilled * kPageBytes;
-    }
-    place(lane, c, slab);
+    taken += take_from(lane, c, UnitIndex{fullest}, slots + want - taken, want - taken);
   }
   if (taken < want) {
     for (std::uint32_t i = 0; i < taken; i++) slots[i] = slots[want - taken + i];
   }
+  return taken;
+}
+
+// See Slab::take.
+std::uint32_t Arena::take_from(LaneSlabs& lane, ClassIndex c, UnitIndex unit, void** end,
+                               std::uint32_t want) {
+  Slab slab = slab_at(unit, c);
+  const std::uint64_t holes = slab.descriptor().holes;
+  const std::uint32_t taken = slab.take(end, want);
+  if (holes != 0) [[unlikely]] {
+    const auto refilled = static_cast<Bytes>(std::popcount(holes & ~slab.descriptor().holes));
+    lane.refilled_bytes = lane.refilled_bytes + refilled * kPageBytes;
+  }
   lane.used_bytes = lane.used_bytes + Bytes{taken} * size_class(c).slot_bytes;
+  place(lane, c, slab);
   return taken;
 }
 
@@ -254,7 +255,8 @@ bool Arena::create_slab(LaneSlabs& lane, ClassIndex c) {
 void Arena::retire_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
   // The last slab with room stays, so that one object going to and fro does not cost a slab.
   const SlabDescriptor& d = slab.descriptor();
-  const bool only = lane.nonempty[c.v] == 1u << d.list && d.next == kNone && d.prev == kNone;
+  const bool only = d.list != LaneSlabs::kAsideList && lane.nonempty[c.v] == 1u << d.list &&
+                    d.next == kNone && d.prev == kNone;
   if (only) return;
   unlink(lane, c, slab);
   give_slab_block(unit_of_slab(slab), slab.size_class_info().slab_bytes / kUnitBytes);
@@ -262,26 +264,28 @@ void Arena::retire_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
 
 void Arena::give_slab_block(UnitIndex first, std::uint32_t units) {
   units_.set(first, units, UnitEntry{});
+  scores_.set(first, units, 0);
   const bool given = buddy_.give(first_page(first), BlockKind::slab);
   ASHLAR_ASSERT(given);
   static_cast<void>(given);
 }
 
 void Arena::move_to_list(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list) {
+  if (slab.descriptor().list == LaneSlabs::kAsideList) return;  // until it is taken back
   if (slab.descriptor().list != LaneSlabs::kNoList) unlink(lane, c, slab);
   if (list != LaneSlabs::kNoList) link(lane, c, slab, list);
 }
 
 void Arena::link(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list) {
   const UnitIndex unit = unit_of_slab(slab);
-  std::uint32_t& head = lane.head[c.v][list];
+  std::uint32_t& head = head_of(lane, c, list);
   SlabDescriptor& d = slab.descriptor();
   d.list = list;
   d.prev = kNone;
   d.next = head;
   if (head != kNone) slab_at(UnitIndex{head}, c).descriptor().prev = unit.v;
   head = unit.v;
-  lane.nonempty[c.v] |= static_cast<std::uint8_t>(1u << list);
+  if (list < LaneSlabs::kLists) lane.nonempty[c.v] |= static_cast<std::uint8_t>(1u << list);
 }
 
 void Arena::unlink(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
@@ -290,8 +294,10 @@ void Arena::unlink(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
   if (d.prev != kNone) {
     slab_at(UnitIndex{d.prev}, c).descriptor().next = d.next;
   } else {
-    lane.head[c.v][list] = d.next;
-    if (d.next == kNone) lane.nonempty[c.v] &= static_cast<std::uint8_t>(~(1u << list));
+    head_of(lane, c, list) = d.next;
+    if (d.next == kNone && list < LaneSlabs::kLists) {
+      lane.nonempty[c.v] &= static_cast<std::uint8_t>(~(1u << list));
+    }
   }
   if (d.next != kNone) slab_at(UnitIndex{d.next}, c).descriptor().prev = d.prev;
   d.list = LaneSlabs::kNoList;
@@ -325,6 +331,7 @@ void Arena::forget_slabs(LaneSlabs& lane) {
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     lane.nonempty[c] = 0;
     lane.made_at_take[c] = 0;
+    lane.aside[c] = kNone;
     for (std::uint32_t& head : lane.head[c]) head = kNone;
   }
 }
@@ -488,12 +495,15 @@ const char* Arena::check_invariants() const {
     if (d.size_class != c.v || lane.tag != tag) broken = "arena 1: entry and descriptor disagree";
     if (buddy_.kind_at(first_page(unit)) != BlockKind::slab) broken = "arena 1: no block of a slab";
     const SizeClass& info = slab.size_class_info();
-    if (d.list != fullness(info, d.used)) broken = "arena 2: the wrong list";
-    if (d.list == LaneSlabs::kNoList) return;
-    if ((lane.nonempty[c.v] >> d.list & 1) == 0) broken = "arena 2: a list says it is empty";
+    const bool aside = d.list == LaneSlabs::kAsideList;
+    if (!aside && d.list != fullness(info, d.used)) broken = "arena 2: the wrong list";
+    if (broken != nullptr || d.list == LaneSlabs::kNoList) return;
+    if (!aside && (lane.nonempty[c.v] >> d.list & 1) == 0) {
+      broken = "arena 2: a list says it is empty";
+    }
     const std::uint32_t back =
         d.prev == kNone
-            ? lane.head[c.v][d.list]
+            ? (aside ? lane.aside[c.v] : lane.head[c.v][d.list])
             : static_cast<std::uint32_t>(slab_at(UnitIndex{d.prev}, c).descriptor().next);
     if (back != unit.v) broken = "arena 3: a link does not lead back";
     if (d.next == kNone) return;

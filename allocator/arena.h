@@ -15,7 +15,7 @@
 //          takes from the fullest first, so that sparse slabs drain and go back to the buddy.
 // Invariants (check_invariants() tests these by number, besides those of buddy and slab):
 //   1  a unit entry and the slab's descriptor agree on class and owner
-//   2  a slab is in the list of its owner that its count demands, full ones in none
+//   2  a slab is in the list of its owner that its count demands, full ones in none, or set aside
 //   3  links lead to slabs of the same owner and class and back
 //   4  a mosaic is in the list of its owner
 //   5  an entry for a large block stands where such a block starts
@@ -25,6 +25,7 @@
 #pragma once
 
 #include <atomic>
+#include <bit>
 
 #include "buddy.h"
 #include "lock.h"
@@ -32,6 +33,7 @@
 #include "os.h"
 #include "owned.h"
 #include "slab.h"
+#include "unit_scores.h"
 #include "unit_table.h"
 
 namespace ashlar {
@@ -41,6 +43,7 @@ struct alignas(kCacheLineBytes) LaneSlabs {
   static constexpr std::uint32_t kLists = 8;  // eighths of fullness
   static constexpr std::uint8_t kNoList = kLists;
   static constexpr std::uint8_t kMosaicList = kLists + 1;  // SlabDescriptor::list of a mosaic
+  static constexpr std::uint8_t kAsideList = kLists + 2;   // to be emptied: nothing is taken here
 
   // Slabs that others freed into since the owner last looked: the first unit, linked by
   // SlabDescriptor::next_pending. kNone: none.
@@ -60,6 +63,9 @@ struct alignas(kCacheLineBytes) LaneSlabs {
   std::uint32_t made_at_take[kClassCount];  // owner: what it was when the class took slots
   std::uint8_t nonempty[kClassCount];       // owner: bit l: list l has a slab
   std::uint32_t head[kClassCount][kLists];  // owner: first unit of the list, or kNone
+  std::uint32_t aside[kClassCount];         // owner: first unit of the slabs set aside, or kNone
+  std::uint32_t plan;                       // owner: by which they were
+  std::atomic<bool> takes_moved;            // atomic: who plans → who plans; see Compactor
 };
 
 struct ArenaHeader;
@@ -112,6 +118,19 @@ class Arena {
   // Makes a lane consistent whose owner was interrupted at any instruction and is gone. What it
   // was about to take or give is lost; nothing is handed out twice. Other lanes may go on.
   void recover_lane(LaneSlabs& lane);
+
+  // --- slabs that are to be emptied ---------------------------------------------------------
+
+  // What is won by moving the object at p, which may be any address. See UnitScores.
+  std::uint8_t score_of(const void* p) const { return scores_.at_offset(data_offset(p)); }
+  UnitScores& scores() { return scores_; }
+  UnitIndex unit_of_slab(const Slab& slab) const {
+    return {static_cast<std::uint32_t>(data_offset(slab.base()) / kUnitBytes)};
+  }
+  // One slot of the lane's fullest slab that is to stay; null: none has room.
+  void* take_dense(LaneSlabs& lane, ClassIndex c);
+
+  // --- mosaics ------------------------------------------------------------------------------
 
   // Gives one object in a mosaic back, from any thread.
   Give give_to_mosaic(void* object);
@@ -227,18 +246,24 @@ class Arena {
             unit == slab_unit(unit_address(unit), size_class(entry.size_class())));
   }
   const void* unit_address(UnitIndex unit) const { return data_ + Bytes{unit.v} * kUnitBytes; }
-  UnitIndex unit_of_slab(const Slab& slab) const {
-    return {static_cast<std::uint32_t>(data_offset(slab.base()) / kUnitBytes)};
-  }
 
   // Calls give(slab, word, bits, slots, count) → Give for the slots of each bitmap word, in order.
   // Aborts when one was free already.
   template <class GiveBits>
   void give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give);
+  std::uint32_t fullest_slab(LaneSlabs& lane, ClassIndex c);
+  std::uint32_t take_from(LaneSlabs& lane, ClassIndex c, UnitIndex unit, void** end,
+                          std::uint32_t want);
+  bool take_back(LaneSlabs& lane, ClassIndex c);
+  void heed_plan(LaneSlabs& lane);
+  void take_back_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   bool create_slab(LaneSlabs& lane, ClassIndex c);
   void retire_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void place(LaneSlabs& lane, ClassIndex c, const Slab& slab);  // into the right list
   void move_to_list(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list);
+  static std::uint32_t& head_of(LaneSlabs& lane, ClassIndex c, std::uint8_t list) {
+    return list == LaneSlabs::kAsideList ? lane.aside[c.v] : lane.head[c.v][list];
+  }
   void link(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list);
   void unlink(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void note_given(LaneSlabs& lane, ClassIndex c, std::uint32_t slots);
@@ -282,6 +307,7 @@ class Arena {
   Buddy buddy_;
   os::Region region_;
 
+  UnitScores scores_;                            // of the process's arena alone
   std::uint32_t epoch_ = 1;                      // changes only in a process of one thread
   std::atomic<std::uint32_t> purge_cursor_ = 0;  // atomic: purger → purger; the chunk to go on with
 
@@ -331,6 +357,24 @@ inline Mosaic Arena::mosaic_at(UnitIndex unit) const {
   ChunkMeta& m = meta(chunk_of(unit));
   const std::uint32_t u = unit.v % kUnitsPerChunk;
   return {m.slab[u], m.mosaic_free[u], m.mosaic_start[u], data_ + Bytes{unit.v} * kUnitBytes};
+}
+
+inline void Arena::place(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
+  const auto list =
+      static_cast<std::uint8_t>(fullness(slab.size_class_info(), slab.descriptor().used));
+  if (list != slab.descriptor().list) [[unlikely]]
+    move_to_list(lane, c, slab, list);
+}
+
+// The fullest one with room that is to stay, or kNone.
+inline std::uint32_t Arena::fullest_slab(LaneSlabs& lane, ClassIndex c) {
+  while (lane.nonempty[c.v] != 0) {
+    const std::uint32_t unit = lane.head[c.v][std::bit_width(lane.nonempty[c.v]) - 1];
+    if (scores_[UnitIndex{unit}] == 0) [[likely]]
+      return unit;
+    move_to_list(lane, c, slab_at(UnitIndex{unit}, c), LaneSlabs::kAsideList);
+  }
+  return kNone;
 }
 
 template <class Visit>

@@ -52,8 +52,11 @@ bool Arena::make_mosaic(LaneSlabs& lane) {
   for (std::uint8_t list = 0; list < kSparseEighths; list++) {
     for (std::uint32_t i = 0; i < kClassCount; i++) {
       const ClassIndex c{i};
-      if ((lane.nonempty[i] >> list & 1) == 0 || size_class(c).slab_bytes != kUnitBytes) continue;
+      if (size_class(c).slab_bytes != kUnitBytes) continue;
       if (lane.slabs_made - lane.made_at_take[i] < cold) continue;
+      // Or an old plan, which nobody follows any more, would keep its slabs from this.
+      if (list == 0) take_back(lane, c);
+      if ((lane.nonempty[i] >> list & 1) == 0) continue;
       const std::uint32_t unit = find_drained(lane, c, list);
       if (unit == kNone) continue;
       recut(lane, c, UnitIndex{unit});
@@ -81,6 +84,7 @@ void Arena::recut(LaneSlabs& lane, ClassIndex c, UnitIndex unit) {
   lane.used_bytes = lane.used_bytes - Bytes{slab.descriptor().used} * size_class(c).slot_bytes;
   mosaic_at(unit).create(slab);
   link_mosaic(lane, unit);
+  scores_.set(unit, 1, 0);
   units_.set(unit, 1, UnitEntry::mosaic(lane.tag));
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <pthread.h>
 
+#include "compact.h"
 #include "maintenance.h"
 #include "program_heap.h"
 #include "root.h"
@@ -161,15 +162,26 @@ void Heap::release_lane_of_this_thread() {
 // else looks at, and what pooled lanes keep at hand.
 bool Heap::drain_pool() {
   bool any = false;
-  pool_lock_.lock();
-  for (Lane* lane = pool_; lane != nullptr; lane = lane->next_pooled) {
-    if (!lane->orphaned) any |= flush_lane(*lane);
-  }
-  pool_lock_.unlock();
+  for_each_pooled([&](Lane& lane) {
+    any |= flush_lane(lane);
+    return false;
+  });
   shared_lock_.lock();
   if (shared_ != nullptr && !shared_orphaned_) any |= arena.drain_inbox(*shared_);
   shared_lock_.unlock();
   return any;
+}
+
+void* Heap::take_dense_from_pool(ClassIndex c) {
+  void* slot = nullptr;
+  for_each_pooled([&](Lane& lane) {
+    const Entered entered(lane);
+    slot = arena.take_dense(lane.slabs, c);
+    return slot != nullptr;
+  });
+  if (slot != nullptr) return slot;
+  with_shared_slabs([&](LaneSlabs& lane) { slot = arena.take_dense(lane, c); });
+  return slot;
 }
 
 // --- threads without a lane ---------------------------------------------------------------------
@@ -289,6 +301,7 @@ void Heap::after_fork_in_child() {
   shared_lock_.reset();
   arena.after_fork_in_child();
   maintenance.after_fork_in_child();
+  compactor.after_fork_in_child();
   program_heaps.after_fork_in_child();
   if (shared_ != nullptr) {
     shared_->inbox.store(kNone);

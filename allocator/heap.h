@@ -51,6 +51,17 @@ class Heap {
 
   // Takes over what was freed into slabs that no thread looks after. True if there was anything.
   bool drain_pool();
+  // Calls work(Lane&) for lanes without a thread until it returns true.
+  template <class Work>
+  void for_each_pooled(Work&& work) {
+    pool_lock_.lock();
+    for (Lane* lane = pool_; lane != nullptr; lane = lane->next_pooled) {
+      if (!lane->orphaned && work(*lane)) break;
+    }
+    pool_lock_.unlock();
+  }
+  // A slot of a slab that no thread looks after; see Arena::take_dense.
+  void* take_dense_from_pool(ClassIndex c);
   // Calls work(LaneSlabs&) for the slabs that threads without a lane share.
   template <class Work>
   void with_shared_slabs(Work&& work) {

@@ -2,6 +2,7 @@
 #include "sampler.h"
 
 #include <bit>
+#include <cstring>
 #include <ucontext.h>
 
 #include "thread_cache.h"
@@ -90,6 +91,25 @@ void* Sampler::note(void* p, Bytes bytes) {
   });
   if (!kept) table->lost++;
   return p;
+}
+
+void Sampler::follow(const void* from, const void* to) {
+  SampleTable* const table = table_.load(std::memory_order_acquire);  // pairs with: make_table
+  // relaxed: as in forget
+  if (table == nullptr || table->filter[cell_of(from)].load(std::memory_order_relaxed) == 0) return;
+  for_each_probe(from, [&](std::uint32_t i) {
+    if (table->address[i].load() != reinterpret_cast<std::uintptr_t>(from)) return false;
+    for_each_probe(to, [&](std::uint32_t k) {
+      std::uint64_t empty = 0;
+      if (!table->address[k].compare_exchange_strong(empty, SampleTable::kClaimed)) return false;
+      std::memcpy(&table->record[k], &table->record[i], sizeof table->record[k]);
+      table->filter[cell_of(to)]++;
+      table->live++;
+      table->address[k].store(reinterpret_cast<std::uintptr_t>(to));
+      return true;
+    });
+    return true;
+  });
 }
 
 void Sampler::forget(void* const* slots, std::uint32_t count) {

@@ -60,6 +60,8 @@ class Sampler {
   std::uint64_t draw(Bytes bytes);
   // Keeps a record of the object that is being handed out. Returns p.
   [[gnu::noinline]] void* note(void* p, Bytes bytes);
+  // The object was copied from one place to the other, and so is its record.
+  void follow(const void* from, const void* to);
   // They were freed.
   void forget(void* const* slots, std::uint32_t count);
 

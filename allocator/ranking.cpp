@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+#include "ranking.h"
+
+#include <cstring>
+
+namespace ashlar {
+
+void Ranking::begin() { std::memset(classes_, 0, sizeof classes_); }
+
+void Ranking::count(const Slab& slab, bool takes_moved) {
+  const std::uint32_t used = slab.descriptor().used;
+  if (!is_open(slab)) return;
+  Level& level = classes_[slab.descriptor().size_class].level[level_of(slab)];
+  level.slabs++;
+  level.used += used;
+  if (takes_moved) level.room += slab.size_class_info().capacity - used;
+}
+
+void Ranking::choose() {
+  for (OfClass& c : classes_) {
+    std::uint64_t room = 0;
+    for (const Level& level : c.level) room += level.room;
+    std::uint64_t moved = 0;
+    for (c.end = 0; c.end < kLevels; c.end++) {
+      const Level& level = c.level[c.end];
+      if (moved + level.used > room - level.room) break;
+      moved += level.used;
+      room -= level.room;
+    }
+    if (c.end == kLevels) continue;  // no slab of the class has room, or all are empty
+    // Each slab of this level adds its objects and takes its room away.
+    const Level& level = c.level[c.end];
+    const std::uint64_t emptied = (room - moved) * level.slabs / (level.used + level.room);
+    c.stay = level.slabs - (emptied < level.slabs ? emptied : level.slabs);
+  }
+}
+
+std::uint8_t Ranking::score(const Slab& slab) {
+  if (!is_open(slab)) return 0;
+  OfClass& c = classes_[slab.descriptor().size_class];
+  const std::uint32_t level = level_of(slab);
+  if (level > c.end) return 0;
+  if (level == c.end && c.stay != 0) {
+    c.stay--;
+    return 0;
+  }
+  const std::uint32_t used = slab.descriptor().used;
+  return static_cast<std::uint8_t>(255 -
+                                   254 * std::uint64_t{used} / slab.size_class_info().capacity);
+}
+
+}  // namespace ashlar

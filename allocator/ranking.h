@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// L4 · ranking: which slabs of a size class are to be emptied, and in what order.
+//
+// What:    the emptiest slabs give the most memory for what must be moved. So many of them are
+//          chosen that what is in them fits into the free slots of the others: nothing moves into
+//          a slab that is to be emptied itself.
+// How:     two walks over the slabs. The first counts slabs, objects and free slots by class and
+//          level of fullness; choose() goes up the levels until the room above is used up; the
+//          second walk asks for scores. Of the level where that happens, slabs seen later are
+//          chosen, so that low addresses stay.
+// Threads: the caller keeps others out. Slabs may change between the walks; it is advice.
+#pragma once
+
+#include "slab.h"
+
+namespace ashlar {
+
+class Ranking {
+ public:
+  constexpr Ranking() = default;
+
+  void begin();
+  // `takes_moved`: free slots of this slab can be had by who moves.
+  void count(const Slab& slab, bool takes_moved);
+  void choose();
+  // 1 to 255: to be emptied, the emptiest first. 0: to stay.
+  std::uint8_t score(const Slab& slab);
+
+ private:
+  static constexpr std::uint32_t kLevels = 32;
+
+  // Slabs of one class that are about as full.
+  struct Level {
+    std::uint64_t slabs;
+    std::uint64_t used;  // slots
+    std::uint64_t room;  // free slots for what is moved
+  };
+  struct OfClass {
+    Level level[kLevels];
+    std::uint32_t end;   // levels below are to be emptied
+    std::uint64_t stay;  // of that level, slabs that come first and are to stay
+  };
+
+  static bool is_open(const Slab& slab) {
+    const std::uint32_t used = slab.descriptor().used;
+    return used < slab.size_class_info().capacity;
+  }
+  static std::uint32_t level_of(const Slab& slab) {
+    const std::uint32_t used = slab.descriptor().used;
+    return static_cast<std::uint32_t>(std::uint64_t{used} * kLevels /
+                                      slab.size_class_info().capacity);
+  }
+
+  OfClass classes_[kClassCount] = {};
+};
+
+}  // namespace ashlar
