@@ -123,10 +123,15 @@ inline void give(ashlar_shm& arena, void* p) {
     return after_give_slow(arena, p);
 }
 
+// The cursor has a slot to take. False and errno: there is none.
+[[nodiscard]] bool refill(View& view, ClassIndex c);
+
 // Makes the view of a thread that has just leased its lane.
 void init_view(View& view, ashlar_shm& arena, std::uint32_t lane);
 // The thread ends: what its cursors hold goes back, and so do slabs that are all free.
 void empty_view(View& view);
+
+// --- in blocks.cpp ------------------------------------------------------------------------------
 
 // Of whole pages. Null and errno. `alignment` is a power of two of at most a chunk.
 void* take_large(ashlar_shm& arena, Bytes bytes, Bytes alignment);
@@ -135,6 +140,10 @@ void* take_large(ashlar_shm& arena, Bytes bytes, Bytes alignment);
 Offset take_into(ashlar_shm& arena, Bytes bytes, std::atomic<Offset>& slot,
                  bool (*publish)(std::atomic<Offset>& slot, Offset block, void* context),
                  void* context);
+// Changes a slot that somebody may be publishing into. If that one died before it could say that it
+// had, a recoverer takes a block that is not in its slot for one that never was; so it is said
+// here.
+Offset exchange(ashlar_shm& arena, std::atomic<Offset>& slot, Offset desired);
 // The bytes of the slot or block that starts at p; 0: none does.
 Bytes bytes_at(ashlar_shm& arena, const void* p);
 // Changes the length of a large block where it is.

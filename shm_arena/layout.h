@@ -99,8 +99,10 @@ static_assert(std::atomic<LaneState>::is_always_lock_free);
 struct alignas(kCacheLineBytes) Lane {
   std::atomic<LaneState> state;  // atomic: who leases, releases or recovers it, by exchange
   // A block on its way into `published_at`: until the store there it is nobody's.
-  std::atomic<Offset> publishing;    // leaseholder → recoverer; 0: none
-  std::atomic<Offset> published_at;  // leaseholder → recoverer
+  // atomic: leaseholder, who changes the slot → recoverer; 0: none. See exchange().
+  std::atomic<Offset> publishing;
+  static constexpr Offset kNeverPublished = 1;  // a recoverer's mark on it
+  std::atomic<Offset> published_at;             // leaseholder → recoverer
   // The first page of a large block that is being given back, plus one; 0: none.
   std::atomic<std::uint32_t> freeing;     // leaseholder → recoverer
   std::atomic<std::uint64_t> held_pages;  // atomic: any; a hint, for quotas

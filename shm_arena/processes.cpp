@@ -66,18 +66,22 @@ int Processes::join() {
   joining_.lock();
   int error = joined() ? 0 : EAGAIN;
   for (std::uint32_t i = 0; i < kProcesses && error == EAGAIN; i++) {
-    if (state_of(i).kind == ProcessState::kFree && try_place(i, error)) break;
+    if (state_of(i).kind != ProcessState::kFree) continue;
+    if (void* const held = take_place(i, ProcessState::kFree, error); held != nullptr) {
+      enter(i, held);
+      error = 0;
+    }
   }
   joining_.unlock();
   return error;
 }
 
 // `error` stays EAGAIN when somebody else was faster.
-bool Processes::try_place(std::uint32_t i, int& error) {
+void* Processes::take_place(std::uint32_t i, ProcessState::Kind from, int& error) {
   void* held = nullptr;
   if (const int refused = segment_->hold_place(i, held); refused != 0) {
     if (refused != EBUSY) error = refused;
-    return false;
+    return nullptr;
   }
   raise_to(segment_->at<State>(Geometry::kState).places_end, i + 1);
   Process& process = table_[i];
@@ -86,10 +90,13 @@ bool Processes::try_place(std::uint32_t i, int& error) {
                           .recoverer = 0,
                           .kind = ProcessState::kAttached,
                           .scoped = scoped_};
-  if (state.kind != ProcessState::kFree || !process.state.compare_exchange_strong(state, mine)) {
-    Segment::release_place(held);
-    return false;
-  }
+  if (state.kind == from && process.state.compare_exchange_strong(state, mine)) return held;
+  Segment::release_place(held);
+  return nullptr;
+}
+
+void Processes::enter(std::uint32_t i, void* held) {
+  Process& process = table_[i];
   process.pid.store(static_cast<std::uint32_t>(::getpid()));
   process.start_time.store(start_time());
   char name[16] = "";
@@ -97,8 +104,6 @@ bool Processes::try_place(std::uint32_t i, int& error) {
   for (Bytes c = 0; c < sizeof name; c++) process.name[c].store(name[c]);
   own_->place = i;
   own_->held.store(held);
-  error = 0;
-  return true;
 }
 
 void Processes::leave() {

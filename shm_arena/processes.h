@@ -29,6 +29,23 @@ class Processes {
 
   // Makes sure that this process has a place. 0, EAGAIN: all are in use; or what the kernel says.
   [[nodiscard]] int join();
+  // When all are: takes the place of a process that died. settle(place) settles what that one left
+  // before this process is known to have joined. EAGAIN: all of them live.
+  template <class Settle>
+  [[nodiscard]] int succeed(Settle&& settle) {
+    joining_.lock();
+    int error = joined() ? 0 : EAGAIN;
+    for (std::uint32_t i = 0; i < kProcesses && error == EAGAIN; i++) {
+      if (!is_dead(i)) continue;
+      if (void* const held = take_place(i, ProcessState::kAttached, error); held != nullptr) {
+        settle(i);
+        enter(i, held);
+        error = 0;
+      }
+    }
+    joining_.unlock();
+    return error;
+  }
   // Its lanes must be vacant.
   void leave();
   bool joined() const { return own_ != nullptr && own_->held.load() != nullptr; }
@@ -54,7 +71,9 @@ class Processes {
     std::uint32_t place;      // lock: joining_
   };
 
-  bool try_place(std::uint32_t i, int& error);
+  // The kernel's lock on the place, whose state was `from` and says `attached` now; or null.
+  void* take_place(std::uint32_t i, ProcessState::Kind from, int& error);
+  void enter(std::uint32_t i, void* held);
 
   const Segment* segment_ = nullptr;  // const since attach, like the next three
   Process* table_ = nullptr;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "recovery.h"
 
+#include <cerrno>
+
 #include "slabs.h"
 
 namespace ashlar::shm {
@@ -64,16 +66,22 @@ void settle_cursors(ashlar_shm& arena, std::uint32_t lane) {
   }
 }
 
-// Step 4.
+// Step 4. Whoever takes the block out of its slot says before that it was there.
 void settle_publication(ashlar_shm& arena, std::uint32_t l) {
   Lane& lane = arena.lane(l);
-  const Offset block = lane.publishing.load();
-  if (block == 0) return;
+  Offset announced = lane.publishing.load();
+  if (announced == 0) return;
+  const Offset block = announced & ~Lane::kNeverPublished;
   const Offset slot = lane.published_at.load();
   const Bytes at = arena.data_offset(arena.pointer(block));
   const bool sane = arena.pointer(block) != nullptr && arena.contains(at) && slot % 8 == 0 &&
                     slot + 8 <= arena.segment.geometry().end;
-  if (sane && arena.segment.at<std::atomic<Offset>>(slot).load() != block) {
+  const auto is_nobodys = [&] {
+    if (announced != block) return true;
+    return arena.segment.at<std::atomic<Offset>>(slot).load() != block &&
+           lane.publishing.compare_exchange_strong(announced, block | Lane::kNeverPublished);
+  };
+  if (sane && is_nobodys()) {
     const SlabRef slab =
         SlabRef::find(arena, UnitIndex{static_cast<std::uint32_t>(at / kUnitBytes)});
     const PageIndex page{static_cast<std::uint32_t>(at / kPageBytes)};
@@ -147,9 +155,20 @@ LaneSet lanes_of(const ashlar_shm& arena, IsTheirs&& is_theirs) {
 
 }  // namespace
 
+int join_arena(ashlar_shm& arena) {
+  Processes& processes = arena.processes;
+  const int error = processes.join();
+  if (error != EAGAIN) return error;
+  return processes.succeed([&](std::uint32_t dead) {
+    processes.abandon_recoveries_of(dead);
+    settle(arena, lanes_of(arena, [&](std::uint32_t place) { return place == dead; }));
+    arena.state().recoveries.fetch_add(1);
+  });
+}
+
 std::uint32_t recover_dead(ashlar_shm& arena) {
   Processes& processes = arena.processes;
-  if (processes.join() != 0) return 0;
+  if (join_arena(arena) != 0) return 0;
   static_assert(kProcesses == kLanes);
   LaneSet dead;  // places of processes
   std::uint32_t count = 0;

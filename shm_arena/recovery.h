@@ -21,6 +21,9 @@
 
 namespace ashlar::shm {
 
+// Makes sure that this process has a place; where all are taken, one of a process that died. 0, or
+// as Processes::join().
+[[nodiscard]] int join_arena(ashlar_shm& arena);
 // Returns how many processes were recovered.
 std::uint32_t recover_dead(ashlar_shm& arena);
 // This process's lanes are vacant, and its scoped blocks free. No thread uses the handle.

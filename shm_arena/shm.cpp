@@ -92,6 +92,12 @@ bool refused(const ashlar_shm* arena) {
   return true;
 }
 
+bool no_slot(const ashlar_shm* arena, const ashlar_off* slot) {
+  if (arena->offset(slot) != 0 && arena->offset(slot) % sizeof *slot == 0) return false;
+  errno = EINVAL;
+  return true;
+}
+
 }  // namespace
 }  // namespace ashlar::shm
 
@@ -209,17 +215,19 @@ ASHLAR_PUBLIC void* ashlar_shm_base(ashlar_shm* arena) { return arena->segment.b
 ASHLAR_PUBLIC ashlar_shm* ashlar_shm_find(const void* p) { return shm::find_handle(p); }
 
 ASHLAR_PUBLIC ashlar_off ashlar_shm_malloc_into(ashlar_shm* arena, size_t bytes, ashlar_off* slot) {
-  if (shm::refused(arena)) return 0;
-  if (arena->offset(slot) == 0 || arena->offset(slot) % sizeof *slot != 0) {
-    errno = EINVAL;
-    return 0;
-  }
+  if (shm::refused(arena) || shm::no_slot(arena, slot)) return 0;
   const auto publish = [](std::atomic<shm::Offset>& to, shm::Offset block, void*) {
     to.store(block);
     return true;
   };
   return shm::take_into(*arena, bytes, *reinterpret_cast<std::atomic<shm::Offset>*>(slot), publish,
                         nullptr);
+}
+
+ASHLAR_PUBLIC ashlar_off ashlar_shm_exchange(ashlar_shm* arena, ashlar_off* slot,
+                                             ashlar_off desired) {
+  if (shm::refused(arena) || shm::no_slot(arena, slot)) return 0;
+  return shm::exchange(*arena, *reinterpret_cast<std::atomic<shm::Offset>*>(slot), desired);
 }
 
 // --- names --------------------------------------------------------------------------------------
@@ -245,7 +253,7 @@ ASHLAR_PUBLIC int ashlar_shm_roots(ashlar_shm* arena,
 // --- when somebody dies, and who holds what -----------------------------------------------------
 
 ASHLAR_PUBLIC int ashlar_shm_recover(ashlar_shm* arena) {
-  if (const int error = arena->processes.join(); error != 0) return shm::result(error);
+  if (const int error = shm::join_arena(*arena); error != 0) return shm::result(error);
   return static_cast<int>(shm::recover_dead(*arena));
 }
 

@@ -136,7 +136,7 @@ constinit thread_local View* const* t_views = no_thread.view;
 View* view_for_thread(ashlar_shm& arena) {
   View* view = t_views[arena.number];
   if (view->tag != 0) return view;
-  if (const int error = arena.processes.join(); error != 0) {
+  if (const int error = join_arena(arena); error != 0) {
     errno = error;
     return nullptr;
   }

@@ -405,10 +405,14 @@ TEST_CASE("malloc_into stores the block's offset") {
     const ashlar_off at = ashlar_shm_malloc_into(arena, bytes, slot);
     CHECK(at != 0);
     CHECK(*slot == at);
+    CHECK(ashlar_shm_exchange(arena, slot, 0) == at);
+    CHECK(*slot == 0);
     ashlar_shm_free(arena, ashlar_shm_pointer(arena, at));
   }
   ashlar_off outside = 0;
   CHECK(ashlar_shm_malloc_into(arena, 10, &outside) == 0);
+  CHECK(errno == EINVAL);
+  CHECK(ashlar_shm_exchange(arena, &outside, 1) == 0);
   CHECK(errno == EINVAL);
 }
 
@@ -623,6 +627,18 @@ TEST_CASE("a process holds no more than the quota, and is shown with what it hol
   CHECK(seen.held <= kMiB);
   // Another process has a quota of its own.
   CHECK(Child([&] { ::_exit(ashlar_shm_malloc(arena, 50'000) != nullptr ? 0 : 1); }).wait() == 0);
+}
+
+TEST_CASE("processes that died and that nobody recovered are in nobody's way") {
+  Shared arena(anonymous(64 * kMiB));
+  for (int i = 0; i < 600; i++) {  // more than there are places
+    Child child([&] { ::_exit(ashlar_shm_malloc(arena, 64) != nullptr ? 0 : 1); });
+    REQUIRE(child.wait() == 0);
+  }
+  CHECK(arena.blocks() == 600);
+  CHECK(arena.stats().recoveries >= 600 - 512);
+  CHECK(arena.broken() == "");
+  CHECK(ashlar_shm_recover(arena) + arena.stats().recoveries >= 600);
 }
 
 TEST_CASE("two handles of one process are two processes to the arena") {

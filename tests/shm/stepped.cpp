@@ -123,16 +123,18 @@ struct Expected {
 struct Scene {
   std::function<void(Shared&)> before = [](Shared&) {};
   std::function<void(Shared&)> act;
-  Expected expected{};                     // besides the blocks that setup() took
-  unsigned flags = 0;                      // of the victim's handle
-  Bytes data_bytes = kUnitBytes;           // of the data, what calls write to: the first slab
-  bool room_left = true;                   // to work in afterwards
-  std::function<void(Shared&)> also = {};  // of the recovered arena
+  Expected expected{};                      // besides the blocks that setup() took
+  unsigned flags = 0;                       // of the victim's handle
+  Bytes data_bytes = kUnitBytes;            // of the data, what calls write to: the first slab
+  bool room_left = true;                    // to work in afterwards
+  std::function<void(Shared&)> first = {};  // by another process, before the arena is recovered
+  std::function<void(Shared&)> also = {};   // of the recovered arena
 };
 
 void autopsy(int fd, const Scene& scene) {
   const Expected& expected = scene.expected;
   Shared arena(ashlar_shm_open_fd(fd, 0));
+  if (scene.first) scene.first(arena);
   REQUIRE(ashlar_shm_recover(arena) >= 0);
   REQUIRE(arena.broken() == "");
   REQUIRE(arena.blocks() >= expected.least_blocks);
@@ -264,6 +266,36 @@ TEST_CASE("killed in a malloc of pages, and of a run over chunks") {
                                .expected = span.expect(1, 2)});
 }
 
+TEST_CASE("killed in a memalign: a slot, pages, pages at a multiple of 256 KiB") {
+  for (const auto& [alignment, bytes] : {std::pair{Bytes{256}, Bytes{300}},
+                                         {kPageBytes, 3 * kPageBytes},
+                                         {256 * kKiB, kPageBytes}}) {
+    Stage stage;
+    kill_everywhere(stage.arena,
+                    {.before = [](Shared& a) { ashlar_shm_malloc(a, 64); },
+                     .act = [&](Shared& a) { ashlar_shm_memalign(a, alignment, bytes); },
+                     .expected = stage.expect(1, 2)});
+  }
+}
+
+// In a realloc that moves, old and new are both there for a while; the caller has one of them.
+TEST_CASE("killed in a realloc: moved, grown and shrunk where it is") {
+  struct Lengths {
+    Bytes from, to;
+  };
+  for (const auto& [from, to] :
+       {Lengths{64, 1000}, Lengths{1000, 64}, Lengths{20'000, 50'000}, Lengths{50'000, 20'000},
+        Lengths{100'000, 200'000}, Lengths{200'000, 50'000}}) {
+    CAPTURE(from);
+    CAPTURE(to);
+    Stage stage;
+    void* block = nullptr;
+    kill_everywhere(stage.arena, {.before = [&](Shared& a) { block = ashlar_shm_malloc(a, from); },
+                                  .act = [&](Shared& a) { ashlar_shm_realloc(a, block, to); },
+                                  .expected = stage.expect(1, 2)});
+  }
+}
+
 TEST_CASE("killed while it frees: its own, another's, pages, a run over chunks") {
   for (const Bytes bytes : {Bytes{64}, Bytes{20'000}, Bytes{100'000}, 3 * kMiB}) {
     Stage stage;
@@ -339,6 +371,26 @@ TEST_CASE("killed in malloc_into: published, or nothing leaks") {
                                         void* const p = ashlar_shm_pointer(a, block);
                                         REQUIRE(ashlar_shm_usable_size(a, p) >= bytes);
                                       }});
+  }
+}
+
+TEST_CASE("killed in malloc_into, and another takes out what it published before it is recovered") {
+  for (const Bytes bytes : {Bytes{64}, Bytes{100'000}}) {
+    Stage stage;
+    const ashlar_off at = ashlar_shm_offset(stage.arena, stage.slot);
+    const auto slot = [&](Shared& a) {
+      return static_cast<ashlar_off*>(ashlar_shm_pointer(a, at));
+    };
+    kill_everywhere(stage.arena,
+                    {.before = [](Shared& a) { ashlar_shm_malloc(a, 64); },
+                     .act = [&](Shared& a) { ashlar_shm_malloc_into(a, bytes, slot(a)); },
+                     .expected = stage.expect(1, 1),
+                     .first =
+                         [&](Shared& a) {
+                           const ashlar_off block = ashlar_shm_exchange(a, slot(a), 0);
+                           ashlar_shm_free(a, ashlar_shm_pointer(a, block));
+                         },
+                     .also = [](Shared& a) { REQUIRE(a.stats().bad_frees == 0); }});
   }
 }
 

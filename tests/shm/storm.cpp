@@ -80,10 +80,7 @@ void remove(ashlar_shm* arena, Entry& entry) {
 
 // What a predecessor had published and not yet filled is thrown away.
 void remove_fresh(ashlar_shm* arena, Table& own) {
-  if (own.fresh == 0) return;
-  void* const p = ashlar_shm_pointer(arena, own.fresh);
-  own.fresh = 0;
-  ashlar_shm_free(arena, p);
+  ashlar_shm_free(arena, ashlar_shm_pointer(arena, ashlar_shm_exchange(arena, &own.fresh, 0)));
 }
 
 void die_within(std::uint32_t microseconds) {
@@ -222,11 +219,11 @@ class Storm {
       }
     }
     const Bytes leaked = arena_.blocks() - seen.size() - 1;
-    work(arena_, 1, seen, 100);
     for (std::uint32_t i = 0; i < lines_.size(); i++) {
       for (Entry& entry : table_[i].entry) remove(arena_, entry);
     }
     REQUIRE(arena_.blocks() == leaked + 1);
+    work(arena_, 1, {}, 50);
     REQUIRE(arena_.broken() == "");
     return leaked;
   }

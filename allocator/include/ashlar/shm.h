@@ -96,9 +96,12 @@ ashlar_shm *ashlar_shm_find(const void *);
 
 /* Takes a block and stores its offset into `slot`, which lies in a block of the same arena and is
  * aligned to 8 bytes. If the caller is killed on the way, either the block is in `slot`, or it is
- * freed: nothing leaks. Others may read `slot` and use the block as soon as it is there, but must
- * not change `slot` before the call has returned or its caller was recovered. 0 on error. */
+ * freed: nothing leaks. Others may read `slot` and use the block as soon as it is there; they change
+ * it by ashlar_shm_exchange() alone. 0 on error. */
 ashlar_off ashlar_shm_malloc_into(ashlar_shm *, size_t bytes, ashlar_off *slot_in_arena);
+/* Puts `desired` into such a slot, and returns what was there: by one exchange, which also tells a
+ * recoverer that the block had been published. */
+ashlar_off ashlar_shm_exchange(ashlar_shm *, ashlar_off *slot_in_arena, ashlar_off desired);
 
 /* --- names --------------------------------------------------------------------------------------
  * A word that finds a block. Keys have 1 to 255 bytes; an arena has room for 1024 different ones,

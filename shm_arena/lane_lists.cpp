@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+#include "lane_lists.h"
+
+namespace ashlar::shm {
+
+SlabRef own_slab(const View& view, std::uint32_t unit, ClassIndex c) {
+  const ashlar_shm& arena = *view.arena;
+  const std::uint32_t units = size_class(c).slab_bytes / kUnitBytes;
+  const bool own = unit < arena.pages.chunks() * kUnitsPerChunk && unit % units == 0 &&
+                   arena.entry(UnitIndex{unit}).load() == UnitEntry(view.tag, c).word();
+  return own ? SlabRef(arena, UnitIndex{unit}, c) : SlabRef::none();
+}
+
+namespace {
+
+void link(View& view, const SlabRef& slab, std::uint8_t list) {
+  const ClassIndex c = slab.size_class_index();
+  SlabDescriptor& d = slab.descriptor();
+  std::uint32_t& head = view.head[c.v][list];
+  d.list = list;
+  d.prev = kNone;
+  d.next = head;
+  if (head != kNone) {
+    if (const SlabRef next = own_slab(view, head, c); next.exists()) {
+      next.descriptor().prev = slab.first().v;
+    }
+  }
+  head = slab.first().v;
+  view.nonempty[c.v] |= static_cast<std::uint8_t>(1u << list);
+}
+
+}  // namespace
+
+bool unlink(View& view, const SlabRef& slab) {
+  const ClassIndex c = slab.size_class_index();
+  SlabDescriptor& d = slab.descriptor();
+  const std::uint8_t list = d.list;
+  const std::uint32_t next = d.next;
+  const std::uint32_t prev = d.prev;
+  if (list == LaneSlabs::kNoList) return true;
+  if (list > LaneSlabs::kNoList) return false;
+  const SlabRef after = own_slab(view, next, c);
+  const SlabRef before = own_slab(view, prev, c);
+  if ((next != kNone && !after.exists()) || (prev != kNone && !before.exists())) return false;
+  std::uint32_t& head = view.head[c.v][list];
+  if (prev == kNone && head != slab.first().v) return false;
+  if (prev == kNone) {
+    head = next;
+    if (next == kNone) view.nonempty[c.v] &= static_cast<std::uint8_t>(~(1u << list));
+  } else {
+    before.descriptor().next = next;
+  }
+  if (next != kNone) after.descriptor().prev = prev;
+  d.list = LaneSlabs::kNoList;
+  return true;
+}
+
+void retire(View& view, const SlabRef& slab) {
+  Pages& pages = view.arena->pages;
+  const PageIndex first = first_page(slab.first());
+  if (!pages.begin_give(view.lane, first, slab.pages())) {
+    link(view, slab, 0);  // its chunk is held; the next time it is empty
+    return;
+  }
+  slab.leave();
+  pages.end_give(view.lane, first, slab.pages());
+  lane_of(view).release(slab.pages().v);
+}
+
+void file(View& view, const SlabRef& slab) {
+  const std::uint32_t free = slab.free_slots();
+  const std::uint32_t c = slab.size_class_index().v;
+  std::uint32_t& spare = view.spare[c];
+  if (free == slab.info().capacity) {
+    if (spare != kNone && spare != slab.first().v) return retire(view, slab);
+    spare = slab.first().v;
+  } else if (spare == slab.first().v) {
+    spare = kNone;
+  }
+  if (free == 0) return;
+  link(view, slab, static_cast<std::uint8_t>(fullness(slab.info(), slab.info().capacity - free)));
+}
+
+void refile(View& view, const SlabRef& slab) {
+  if (unlink(view, slab)) {
+    file(view, slab);
+  } else {
+    make_lists(view);
+  }
+}
+
+void make_lists(View& view) {
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    for (std::uint32_t& head : view.head[c]) head = kNone;
+    view.nonempty[c] = 0;
+    view.spare[c] = kNone;
+  }
+  for_each_own_slab(view, [](const SlabRef& slab) { slab.descriptor().list = LaneSlabs::kNoList; });
+  for_each_own_slab(view, [&](const SlabRef& slab) {
+    slab.drain();
+    if (view.cursor[slab.size_class_index().v].slab != slab.base()) file(view, slab);
+  });
+}
+
+}  // namespace ashlar::shm
