@@ -132,9 +132,7 @@ void* Compactor::take(ClassIndex c) {
       return nullptr;
     }
   }
-  if (!Sampler::is_on() || sampler.draw(size_class(c).slot_bytes) != 0) [[likely]]
-    return slot;
-  return sampler.note(slot, size_class(c).slot_bytes);
+  return sampled_if_due(slot, size_class(c).slot_bytes);
 }
 
 void Compactor::give(void* p, const char* caller) {

@@ -37,15 +37,9 @@ constinit thread_local ThreadState t_state __attribute__((tls_model("initial-exe
 pthread_key_t thread_key;
 std::atomic<bool> thread_key_made = false;
 
-void* sampled_large(void* p, PageCount pages) {
-  if (!Sampler::is_on() || sampler.draw(bytes_of(pages)) != 0) [[likely]]
-    return p;
-  return sampler.note(p, bytes_of(pages));
-}
-
 void forget_large(void* p) {
   if (Sampler::is_on()) [[unlikely]]
-    sampler.forget(&p, 1);
+    sampler.forget(&p, 1, ClassIndex{kClassCount});
 }
 
 void on_thread_exit(void*) { heap.release_lane_of_this_thread(); }
@@ -229,12 +223,12 @@ void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
     const PageCount pages = pages_for(bytes == 0 ? 1 : bytes);
     zero = false;
     if (alignment <= kPageBytes) {
-      if (void* const p = take_recent_large(pages)) return sampled_large(p, pages);
+      if (void* const p = take_recent_large(pages)) return sampled_if_due(p, bytes_of(pages));
     }
     for (;;) {
       const std::uint32_t seen = arena.chunks();
       void* const p = arena.take_pages(pages, alignment, BlockKind::large, zero);
-      if (p != nullptr) return sampled_large(p, pages);
+      if (p != nullptr) return sampled_if_due(p, bytes_of(pages));
       if (!make_room(seen, pages, alignment)) break;
     }
   }

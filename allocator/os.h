@@ -80,8 +80,30 @@ void renew_mapping(void* address, Bytes length);
 Bytes resident_bytes(const void* address, Bytes length);
 
 // Copies what can be read of [from, from + length), up to the first page that cannot. Returns the
-// bytes copied; 0 where the kernel does not let us ask.
+// bytes copied; 0 where the kernel does not let us ask. Nobody may unmap these pages meanwhile.
 Bytes copy_readable(void* to, const void* from, Bytes length);
+
+// What an unwinder begins with.
+struct Registers {
+  std::uint64_t rip, rsp, rbp, rbx, r12, r13, r14, r15;
+};
+// Those of the function that this becomes a part of; getcontext(3) asks the kernel for a signal
+// mask besides.
+[[gnu::always_inline]] inline void read_registers(Registers& out) {
+  asm volatile(
+      "leaq 0(%%rip), %%rax\n\t"
+      "movq %%rax, 0(%0)\n\t"
+      "movq %%rsp, 8(%0)\n\t"
+      "movq %%rbp, 16(%0)\n\t"
+      "movq %%rbx, 24(%0)\n\t"
+      "movq %%r12, 32(%0)\n\t"
+      "movq %%r13, 40(%0)\n\t"
+      "movq %%r14, 48(%0)\n\t"
+      "movq %%r15, 56(%0)"
+      :
+      : "r"(&out)
+      : "rax", "memory");
+}
 
 // A word that reads as 0 in every child that has its own copy of this memory (fork, raw clone),
 // and is shared with those that do not (vfork). Null where the kernel cannot do that.

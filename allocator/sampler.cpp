@@ -3,7 +3,6 @@
 
 #include <bit>
 #include <cstring>
-#include <ucontext.h>
 
 #include "thread_cache.h"
 
@@ -30,6 +29,19 @@ std::uint32_t cell_of(const void* p) {
   return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p) * kStep >> 48);
 }
 
+std::uint32_t unit_cell_of(const void* p) {
+  return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p) / kUnitBytes %
+                                    SampleTable::kUnitCells);
+}
+
+// There is one sample more, or less, of an object of that size at p.
+void count(SampleTable& table, const void* p, Bytes bytes, int change) {
+  const std::uint32_t c = bytes <= kMaxSlotBytes ? class_for(bytes).v : kClassCount;
+  table.filter[cell_of(p)] += static_cast<std::uint8_t>(change);
+  table.in_unit[unit_cell_of(p)] += static_cast<std::uint16_t>(change);
+  table.live[c] += static_cast<std::uint32_t>(change);
+}
+
 // The natural logarithm of n / 2^53, for 0 < n <= 2^53, to five digits: the exponent, and for the
 // mantissa m in [1, 2) the series of 2 artanh((m − 1) / (m + 1)). The C library's is in libm.
 double log_of_fraction(std::uint64_t n) {
@@ -39,6 +51,17 @@ double log_of_fraction(std::uint64_t n) {
   const double zz = z * z;
   const double series = 2 * z * (1 + zz * (1.0 / 3 + zz * (1.0 / 5 + zz * (1.0 / 7 + zz / 9))));
   return (exponent - 53) * 0.693'147'180'559'945 + series;
+}
+
+// What lies from the stack pointer on. A thread's own stack ends at its thread-local variables;
+// another's may lie behind them, and be unmapped while we copy.
+Bytes copy_stack(SampleRecord& record) {
+  const std::uint64_t begin = record.registers.rsp;
+  const auto end = reinterpret_cast<std::uintptr_t>(&t_lane_distance);
+  const Bytes most = end > begin && end - begin < SampleRecord::kStackBytes
+                         ? end - begin
+                         : SampleRecord::kStackBytes;
+  return os::copy_readable(record.stack, reinterpret_cast<const void*>(begin), most);
 }
 
 template <class Visit>
@@ -51,11 +74,11 @@ void for_each_probe(const void* p, Visit&& visit) {
 
 }  // namespace
 
-std::uint64_t Sampler::draw(Bytes bytes) {
+Bytes Sampler::draw() {
   const std::uint64_t x = mix(random_.fetch_add(kStep, std::memory_order_relaxed));  // any order
   const double distance = -log_of_fraction((x >> 11) + 1) *
                           static_cast<double>(options.sample_kib) * static_cast<double>(kKiB);
-  return static_cast<std::uint64_t>(distance / static_cast<double>(bytes));
+  return static_cast<Bytes>(distance);
 }
 
 void* Sampler::note(void* p, Bytes bytes) {
@@ -67,24 +90,10 @@ void* Sampler::note(void* p, Bytes bytes) {
     std::uint64_t empty = 0;
     if (!table->address[i].compare_exchange_strong(empty, SampleTable::kClaimed)) return false;
     SampleRecord& record = table->record[i];
-    ucontext_t context;
-    ::getcontext(&context);
-    const auto at = [&context](int reg) {
-      return static_cast<std::uint64_t>(context.uc_mcontext.gregs[reg]);
-    };
     record.bytes = bytes;
-    record.rip = at(REG_RIP);
-    record.rsp = at(REG_RSP);
-    record.rbp = at(REG_RBP);
-    record.rbx = at(REG_RBX);
-    record.r12 = at(REG_R12);
-    record.r13 = at(REG_R13);
-    record.r14 = at(REG_R14);
-    record.r15 = at(REG_R15);
-    record.stack_bytes = os::copy_readable(record.stack, reinterpret_cast<const void*>(record.rsp),
-                                           SampleRecord::kStackBytes);
-    table->filter[cell_of(p)]++;
-    table->live++;
+    os::read_registers(record.registers);
+    record.stack_bytes = copy_stack(record);
+    count(*table, p, bytes, 1);
     table->address[i].store(reinterpret_cast<std::uintptr_t>(p));
     kept = true;
     return true;
@@ -103,8 +112,7 @@ void Sampler::follow(const void* from, const void* to) {
       std::uint64_t empty = 0;
       if (!table->address[k].compare_exchange_strong(empty, SampleTable::kClaimed)) return false;
       std::memcpy(&table->record[k], &table->record[i], sizeof table->record[k]);
-      table->filter[cell_of(to)]++;
-      table->live++;
+      count(*table, to, table->record[k].bytes, 1);
       table->address[k].store(reinterpret_cast<std::uintptr_t>(to));
       return true;
     });
@@ -112,29 +120,39 @@ void Sampler::follow(const void* from, const void* to) {
   });
 }
 
+// relaxed here and below: the hand-over of an object orders its freeing after its note()
+void Sampler::forget(void* const* slots, std::uint32_t count, ClassIndex c) {
+  SampleTable* const table = table_.load(std::memory_order_acquire);  // pairs with: make_table
+  if (table == nullptr || table->live[c.v].load(std::memory_order_relaxed) == 0) return;
+  forget_some(*table, slots, count);
+}
+
 void Sampler::forget(void* const* slots, std::uint32_t count) {
   SampleTable* const table = table_.load(std::memory_order_acquire);  // pairs with: make_table
-  // relaxed here and below: the hand-over of an object orders its freeing after its note()
-  if (table == nullptr || table->live.load(std::memory_order_relaxed) == 0) return;
-  const auto cell = [&](std::uint32_t i) {
-    return table->filter[cell_of(slots[i])].load(std::memory_order_relaxed);
+  if (table != nullptr) forget_some(*table, slots, count);
+}
+
+void Sampler::forget_some(SampleTable& table, void* const* slots, std::uint32_t count) {
+  const auto in_unit = [&](std::uint32_t i) {
+    return table.in_unit[unit_cell_of(slots[i])].load(std::memory_order_relaxed);
   };
   std::uint32_t i = 0;
   for (; i + 4 <= count; i += 4) {  // one branch for four
-    if ((cell(i) | cell(i + 1) | cell(i + 2) | cell(i + 3)) == 0) [[likely]]
+    if ((in_unit(i) | in_unit(i + 1) | in_unit(i + 2) | in_unit(i + 3)) == 0) [[likely]]
       continue;
-    for (std::uint32_t k = i; k < i + 4; k++) forget_one(*table, slots[k]);
+    for (std::uint32_t k = i; k < i + 4; k++) forget_one(table, slots[k]);
   }
-  for (; i < count; i++) forget_one(*table, slots[i]);
+  for (; i < count; i++) forget_one(table, slots[i]);
 }
 
 void Sampler::forget_one(SampleTable& table, const void* p) {
   if (table.filter[cell_of(p)].load(std::memory_order_relaxed) == 0) return;
   for_each_probe(p, [&](std::uint32_t at) {
     auto address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(p));
+    if (table.address[at].load(std::memory_order_relaxed) != address) return false;
+    const Bytes bytes = table.record[at].bytes;  // before somebody else may claim the record
     if (!table.address[at].compare_exchange_strong(address, 0)) return false;
-    table.filter[cell_of(p)]--;
-    table.live--;
+    count(table, p, bytes, -1);
     return true;
   });
 }

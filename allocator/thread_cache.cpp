@@ -74,34 +74,38 @@ void flush_stack(Lane& lane, ClassIndex c, Stack base, Stack top) {
 
 // --- sampling: see sampler.h for how, and why nothing else must know of it -----------------------
 
-// Whether the slot that a slow path hands out is sampled: it was drawn when `take` was filled, or
-// is now. How often that was drawn before does not matter: the process has no memory.
-bool is_sample(Magazine& m, ClassIndex c) {
+// Whether the slot that a slow path hands out is sampled: that was found when `take` was filled, or
+// is now.
+bool is_sample(Lane& lane, ClassIndex c) {
   if (!Sampler::is_on()) [[likely]]
     return false;
-  const bool drawn = m.sample_next;
+  Magazine& m = lane.magazine[c.v];
+  const bool found = m.sample_next;
   m.sample_next = false;
-  return drawn || sampler.draw(size_class(c).slot_bytes) == 0;
+  return found || sampler.is_due(lane.sample_distance, size_class(c).slot_bytes);
 }
 
 // Of `slots` slots, how many `take` may hold behind the one that is handed out now.
-std::uint32_t slots_before_sample(Magazine& m, ClassIndex c, std::uint32_t slots) {
+std::uint32_t slots_before_sample(Lane& lane, ClassIndex c, std::uint32_t slots) {
   if (!Sampler::is_on()) [[likely]]
     return slots;
-  const std::uint64_t before = sampler.draw(size_class(c).slot_bytes);
-  m.sample_next = before < slots;
-  return m.sample_next ? static_cast<std::uint32_t>(before) : slots;
+  const std::uint32_t before =
+      sampler.slots_before(lane.sample_distance, size_class(c).slot_bytes, slots);
+  lane.magazine[c.v].sample_next = before < slots;
+  return before;
 }
 
 // After the stacks were exchanged, so that `give` is dry. What is in `take` was freed; what is
 // there behind the next sample is as good as freed just now. `now`: slots that are handed out at
 // once.
-void forget_and_shorten(Magazine& m, ClassIndex c, std::uint32_t now) {
+void forget_and_shorten(Lane& lane, ClassIndex c, std::uint32_t now) {
   if (!Sampler::is_on()) [[likely]]
     return;
+  Magazine& m = lane.magazine[c.v];
   const auto slots = static_cast<std::uint32_t>(m.take - m.take_base);
-  sampler.forget(m.take_base, slots);
-  const std::uint32_t keep = now + slots_before_sample(m, c, slots - now);
+  sampler.forget(m.take_base, slots, c);
+  const std::uint32_t keep = now + slots_before_sample(lane, c, slots - now);
+  if (keep == slots) return;
   const std::uint32_t surplus = slots - keep;
   std::memcpy(m.give_base, m.take_base, surplus * sizeof *m.give_base);
   std::memmove(m.take_base, m.take_base + surplus, keep * sizeof *m.take_base);
@@ -114,11 +118,11 @@ void* noted(void* slot, ClassIndex c, bool sampled) {
 }
 
 // A slot that was freed just now is handed out by a slow path again.
-void* sampled_anew(Magazine& m, ClassIndex c, void* slot) {
+void* sampled_anew(Lane& lane, ClassIndex c, void* slot) {
   if (!Sampler::is_on()) [[likely]]
     return slot;
-  sampler.forget(&slot, 1);
-  return noted(slot, c, is_sample(m, c));
+  sampler.forget(&slot, 1, c);
+  return noted(slot, c, is_sample(lane, c));
 }
 
 // Doubles the stacks of a class, up to its bound.
@@ -207,10 +211,10 @@ void tick(Lane& lane) {
   grow_magazine(lane, c);
   Magazine& m = lane.magazine[c.v];
   m.used = true;
-  const bool sampled = is_sample(m, c);
+  const bool sampled = is_sample(lane, c);
   // Each slot of a coarse class is handed out in a slow path, and drawn for there.
   const std::uint32_t want =
-      is_coarse(c) ? m.capacity : 1 + slots_before_sample(m, c, m.capacity - 1u);
+      is_coarse(c) ? m.capacity : 1 + slots_before_sample(lane, c, m.capacity - 1u);
   for (;;) {
     const std::uint32_t seen = arena.chunks();
     const Stack base = is_coarse(c) ? m.give_base : m.take_base;
@@ -250,7 +254,7 @@ void tick(Lane& lane) {
     if (m.give != m.give_end) return;
   }
   exchange_stacks(m);
-  forget_and_shorten(m, c, 0);
+  forget_and_shorten(lane, c, 0);
   if (m.give == m.give_end) [[unlikely]] {  // the next one is sampled: all went back to `give`
     m.give = m.give_base;
     flush_stack(lane, c, m.give_base, m.give_end);
@@ -299,6 +303,7 @@ void init_magazines(Lane& lane) {
   lane.large.count = 0;
   lane.large.bytes = 0;
   lane.large.shifting = false;
+  if (Sampler::is_on()) lane.sample_distance = sampler.draw();
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     Magazine* const m = new (&lane.magazine[c]) Magazine;
     m->magic = kSizeClasses[c].magic;
@@ -308,7 +313,7 @@ void init_magazines(Lane& lane) {
 
 void give_slots(Lane& lane, ClassIndex c, void* const* slots, std::uint32_t count) {
   if (Sampler::is_on()) [[unlikely]]
-    sampler.forget(slots, count);
+    sampler.forget(slots, count, c);
   arena.give_slots(lane.slabs, c, slots, count);
 }
 
@@ -338,13 +343,22 @@ void flush_oldest_large(Lane& lane) {
   }
 }
 
+void* sampled_if_due(void* p, Bytes bytes) {
+  if (!Sampler::is_on()) [[likely]]
+    return p;
+  Lane& lane = *this_lane();
+  Bytes of_nobody = 0;
+  if (&lane == &no_lane) of_nobody = sampler.draw();
+  Bytes& distance = &lane == &no_lane ? of_nobody : lane.sample_distance;
+  return sampler.is_due(distance, bytes) ? sampler.note(p, bytes) : p;
+}
+
 void* take_slow(ClassIndex c) {
   // A lane that another thread had before may bring full stacks.
   Lane* const lane = heap.lane_for_this_thread();
   if (lane == nullptr) {
     void* const slot = heap.take_shared(c);
-    const bool sampled = Sampler::is_on() && sampler.draw(size_class(c).slot_bytes) == 0;
-    return noted(slot, c, slot != nullptr && sampled);
+    return slot == nullptr ? nullptr : sampled_if_due(slot, size_class(c).slot_bytes);
   }
   Busy busy(*lane);
   Magazine& m = lane->magazine[c.v];
@@ -353,7 +367,7 @@ void* take_slow(ClassIndex c) {
     if (m.give == m.give_base) return refill_slow(*lane, c);
     const Stack top = m.give;
     m.give = top - 1;
-    return sampled_anew(m, c, top[-1]);
+    return sampled_anew(*lane, c, top[-1]);
   }
   const bool dry = m.take == m.take_base;
   if (dry && m.give != m.give_base) {
@@ -362,8 +376,8 @@ void* take_slow(ClassIndex c) {
     if (m.capacity < kBriskSlots) grow_magazine(*lane, c);
   }
   if (m.take == m.take_base) return refill_slow(*lane, c);
-  const bool sampled = dry && is_sample(m, c);
-  if (dry) forget_and_shorten(m, c, 1);
+  const bool sampled = dry && is_sample(*lane, c);
+  if (dry) forget_and_shorten(*lane, c, 1);
   const Stack top = m.take;
   m.take = top - 1;
   return noted(top[-1], c, sampled);

@@ -106,6 +106,7 @@ struct alignas(kPageBytes) Lane {
   std::uint64_t drain_due_ms = 0;     // owner: no drain before
   std::uint32_t drain_pause_ms = 0;   // owner: that was decided to be so long
   bool draining = false;              // owner: the pass over the slabs is one
+  Bytes sample_distance = 0;          // owner: to hand out before the next sample (sampler)
   Stack stack_room = nullptr;         // owner: unused words behind the stacks
   Owned<std::uint32_t> remote_count;  // owner → reports
   LargeCache large;                   // owner
@@ -232,6 +233,9 @@ inline Bytes slot_bytes_at(const void* p, UnitEntry entry) {
   const auto offset = static_cast<std::uint32_t>(address) & (info.slab_bytes - 1);
   return is_slot_start(offset, info.magic) ? info.slot_bytes : 0;
 }
+
+// An object that is handed out, but not by a magazine, is sampled if it is time. Returns p.
+void* sampled_if_due(void* p, Bytes bytes);
 
 // A large block of exactly that many pages that this thread freed lately, or null.
 void* take_recent_large(PageCount pages);

@@ -91,14 +91,8 @@ Samples capture_samples(Target& target, std::uint64_t root_address, const Snapsh
     sample.address = addresses[i];
     sample.bytes = record.bytes;
     if (sample.address < snapshot.data_address || !find_object(snapshot, sample)) continue;
-    sample.registers = {.rip = record.rip,
-                        .rsp = record.rsp,
-                        .rbp = record.rbp,
-                        .rbx = record.rbx,
-                        .r12 = record.r12,
-                        .r13 = record.r13,
-                        .r14 = record.r14,
-                        .r15 = record.r15};
+    const os::Registers& r = record.registers;
+    sample.registers = {r.rip, r.rsp, r.rbp, r.rbx, r.r12, r.r13, r.r14, r.r15};
     const auto bytes = std::min<std::uint64_t>(record.stack_bytes, SampleRecord::kStackBytes);
     sample.stack.assign(record.stack, record.stack + bytes);
     samples.live.push_back(std::move(sample));

@@ -18,7 +18,8 @@ TEST_CASE("distances between samples are exponential") {
     int zeros = 0;
     double sum = 0;
     for (int i = 0; i < kDraws; i++) {
-      const std::uint64_t n = sampler.draw(bytes);
+      Bytes distance = sampler.draw();
+      const std::uint32_t n = sampler.slots_before(distance, bytes, 1'000'000);
       zeros += n == 0;
       sum += static_cast<double>(n);
     }
