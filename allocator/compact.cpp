@@ -132,7 +132,7 @@ void* Compactor::take(ClassIndex c) {
       return nullptr;
     }
   }
-  return sampled_if_due(slot, size_class(c).slot_bytes);
+  return sampled_if_due(slot, size_class(c).slot_bytes, size_class(c).slot_bytes);
 }
 
 void Compactor::give(void* p, const char* caller) {

@@ -223,12 +223,12 @@ void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
     const PageCount pages = pages_for(bytes == 0 ? 1 : bytes);
     zero = false;
     if (alignment <= kPageBytes) {
-      if (void* const p = take_recent_large(pages)) return sampled_if_due(p, bytes_of(pages));
+      if (void* const p = take_recent_large(pages)) return sampled_if_due(p, bytes_of(pages), bytes);
     }
     for (;;) {
       const std::uint32_t seen = arena.chunks();
       void* const p = arena.take_pages(pages, alignment, BlockKind::large, zero);
-      if (p != nullptr) return sampled_if_due(p, bytes_of(pages));
+      if (p != nullptr) return sampled_if_due(p, bytes_of(pages), bytes);
       if (!make_room(seen, pages, alignment)) break;
     }
   }

@@ -42,13 +42,13 @@ constexpr Bytes kMostBytes = PTRDIFF_MAX;
 
 inline void* allocate(Bytes bytes) {
   if (bytes <= kMaxSlotBytes) [[likely]]
-    return take_slot(class_for(bytes));
+    return take_slot(class_for(bytes), bytes);
   return allocate_large(bytes);
 }
 
 void* allocate_zeroed(Bytes bytes) {
   bool zero = false;
-  void* const p = bytes <= kMaxSlotBytes ? take_slot(class_for(bytes))
+  void* const p = bytes <= kMaxSlotBytes ? take_slot(class_for(bytes), bytes)
                                          : heap.take_large(bytes, kPageBytes, zero);
   if (p != nullptr && !zero) std::memset(p, 0, bytes);
   return p;
@@ -60,7 +60,7 @@ void* allocate_aligned(Bytes alignment, Bytes bytes) {
   if (alignment <= kPageBytes) {
     const ClassIndex c = class_for_aligned(bytes, alignment);
     if (c.v < kClassCount) {
-      void* const p = take_slot(c);
+      void* const p = take_slot(c, bytes);
       if (reinterpret_cast<std::uintptr_t>(p) % alignment == 0) [[likely]]
         return p;
       give_slot(p);  // a gap in a mosaic

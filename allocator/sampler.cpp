@@ -81,7 +81,7 @@ Bytes Sampler::draw() {
   return static_cast<Bytes>(distance);
 }
 
-void* Sampler::note(void* p, Bytes bytes) {
+void* Sampler::note(void* p, Bytes bytes, Bytes requested) {
   SampleTable* const table = make_table();
   if (table == nullptr) return p;
   table->taken++;
@@ -91,6 +91,7 @@ void* Sampler::note(void* p, Bytes bytes) {
     if (!table->address[i].compare_exchange_strong(empty, SampleTable::kClaimed)) return false;
     SampleRecord& record = table->record[i];
     record.bytes = bytes;
+    record.requested = requested;
     os::read_registers(record.registers);
     record.stack_bytes = copy_stack(record);
     count(*table, p, bytes, 1);

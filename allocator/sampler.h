@@ -32,9 +32,10 @@ struct SampleRecord {
   static constexpr Bytes kStackBytes = kPageBytes - 12 * sizeof(std::uint64_t);
 
   std::uint64_t bytes;        // of the slot, or of the pages
+  std::uint64_t requested;    // bytes asked for when it was handed out
   os::Registers registers;    // what a reader begins to unwind with
   std::uint64_t stack_bytes;  // of `stack`, which begins at rsp
-  std::uint64_t reserved[2];
+  std::uint64_t reserved;
   std::byte stack[kStackBytes];
 };
 static_assert(sizeof(SampleRecord) == kPageBytes);
@@ -79,7 +80,7 @@ class Sampler {
   // Whether one object of that size is sampled.
   bool is_due(Bytes& distance, Bytes bytes) { return slots_before(distance, bytes, 1) == 0; }
   // Keeps a record of the object that is being handed out. Returns p.
-  [[gnu::noinline]] void* note(void* p, Bytes bytes);
+  [[gnu::noinline]] void* note(void* p, Bytes bytes, Bytes requested);
   // The object was copied from one place to the other, and so is its record.
   void follow(const void* from, const void* to);
   // They were freed: slots of that class, large objects (kClassCount), or slots of any class.

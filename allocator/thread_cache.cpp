@@ -113,16 +113,16 @@ void forget_and_shorten(Lane& lane, ClassIndex c, std::uint32_t now) {
   m.give = m.give_base + surplus;
 }
 
-void* noted(void* slot, ClassIndex c, bool sampled) {
-  return sampled ? sampler.note(slot, size_class(c).slot_bytes) : slot;
+void* noted(void* slot, ClassIndex c, Bytes requested, bool sampled) {
+  return sampled ? sampler.note(slot, size_class(c).slot_bytes, requested) : slot;
 }
 
 // A slot that was freed just now is handed out by a slow path again.
-void* sampled_anew(Lane& lane, ClassIndex c, void* slot) {
+void* sampled_anew(Lane& lane, ClassIndex c, Bytes requested, void* slot) {
   if (!Sampler::is_on()) [[likely]]
     return slot;
   sampler.forget(&slot, 1, c);
-  return noted(slot, c, is_sample(lane, c));
+  return noted(slot, c, requested, is_sample(lane, c));
 }
 
 // Doubles the stacks of a class, up to its bound.
@@ -202,7 +202,7 @@ void tick(Lane& lane) {
 }
 
 // Both stacks are dry.
-[[gnu::noinline]] void* refill_slow(Lane& lane, ClassIndex c) {
+[[gnu::noinline]] void* refill_slow(Lane& lane, ClassIndex c, Bytes requested) {
   tick(lane);
   if (lane.lost_notifications) {
     lane.lost_notifications = false;
@@ -222,7 +222,7 @@ void tick(Lane& lane) {
     if (taken != 0) {
       if (taken < want) m.sample_next = false;
       (is_coarse(c) ? m.give : m.take) = base + taken - 1;
-      return noted(base[taken - 1], c, sampled);
+      return noted(base[taken - 1], c, requested, sampled);
     }
     const PageCount slab = pages_for(size_class(c).slab_bytes);
     if (!heap.make_room(seen, slab, bytes_of(slab))) {
@@ -343,31 +343,31 @@ void flush_oldest_large(Lane& lane) {
   }
 }
 
-void* sampled_if_due(void* p, Bytes bytes) {
+void* sampled_if_due(void* p, Bytes bytes, Bytes requested) {
   if (!Sampler::is_on()) [[likely]]
     return p;
   Lane& lane = *this_lane();
   Bytes of_nobody = 0;
   if (&lane == &no_lane) of_nobody = sampler.draw();
   Bytes& distance = &lane == &no_lane ? of_nobody : lane.sample_distance;
-  return sampler.is_due(distance, bytes) ? sampler.note(p, bytes) : p;
+  return sampler.is_due(distance, bytes) ? sampler.note(p, bytes, requested) : p;
 }
 
-void* take_slow(ClassIndex c) {
+void* take_slow(ClassIndex c, Bytes requested) {
   // A lane that another thread had before may bring full stacks.
   Lane* const lane = heap.lane_for_this_thread();
   if (lane == nullptr) {
     void* const slot = heap.take_shared(c);
-    return slot == nullptr ? nullptr : sampled_if_due(slot, size_class(c).slot_bytes);
+    return slot == nullptr ? nullptr : sampled_if_due(slot, size_class(c).slot_bytes, requested);
   }
   Busy busy(*lane);
   Magazine& m = lane->magazine[c.v];
   settle(m);
   if (is_coarse(c)) {
-    if (m.give == m.give_base) return refill_slow(*lane, c);
+    if (m.give == m.give_base) return refill_slow(*lane, c, requested);
     const Stack top = m.give;
     m.give = top - 1;
-    return sampled_anew(*lane, c, top[-1]);
+    return sampled_anew(*lane, c, requested, top[-1]);
   }
   const bool dry = m.take == m.take_base;
   if (dry && m.give != m.give_base) {
@@ -375,12 +375,12 @@ void* take_slow(ClassIndex c) {
     exchange_stacks(m);
     if (m.capacity < kBriskSlots) grow_magazine(*lane, c);
   }
-  if (m.take == m.take_base) return refill_slow(*lane, c);
+  if (m.take == m.take_base) return refill_slow(*lane, c, requested);
   const bool sampled = dry && is_sample(*lane, c);
   if (dry) forget_and_shorten(*lane, c, 1);
   const Stack top = m.take;
   m.take = top - 1;
-  return noted(top[-1], c, sampled);
+  return noted(top[-1], c, requested, sampled);
 }
 
 void give_slow(void* p, const char* caller) {

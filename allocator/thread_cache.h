@@ -185,7 +185,7 @@ inline void set_this_lane(Lane& lane) {
   t_lane_distance = reinterpret_cast<std::byte*>(&lane) - reinterpret_cast<std::byte*>(&no_lane);
 }
 
-[[gnu::noinline]] void* take_slow(ClassIndex c);
+[[gnu::noinline]] void* take_slow(ClassIndex c, Bytes requested);
 [[gnu::noinline]] void give_slow(void* p, const char* caller);
 
 // A slot of a class from the magazine; null when that is dry.
@@ -198,11 +198,13 @@ inline void* pop_slot(ClassIndex c) {
   return slot;
 }
 
-// A slot of a class; null and errno when memory is out.
-inline void* take_slot(ClassIndex c) {
+// A slot of a class for a request of so many bytes, which samples remember; null and errno when
+// memory is out.
+inline void* take_slot(ClassIndex c, Bytes requested) {
   void* const slot = pop_slot(c);
-  return slot != nullptr ? slot : take_slow(c);
+  return slot != nullptr ? slot : take_slow(c, requested);
 }
+inline void* take_slot(ClassIndex c) { return take_slot(c, size_class(c).slot_bytes); }
 
 // free(). `caller` is for the message when p is not ours to free.
 inline void give_slot(void* p, const char* caller = "free") {
@@ -235,7 +237,7 @@ inline Bytes slot_bytes_at(const void* p, UnitEntry entry) {
 }
 
 // An object that is handed out, but not by a magazine, is sampled if it is time. Returns p.
-void* sampled_if_due(void* p, Bytes bytes);
+void* sampled_if_due(void* p, Bytes bytes, Bytes requested);
 
 // A large block of exactly that many pages that this thread freed lately, or null.
 void* take_recent_large(PageCount pages);

@@ -60,6 +60,7 @@ class Capture {
     }
     snapshot_.purge_ms = options.purge_ms;
     snapshot_.magazine_kib = options.magazine_kib;
+    snapshot_.sample_kib = options.sample_kib;
     snapshot_.classes = class_shapes();
   }
 
@@ -182,7 +183,11 @@ struct alignas(Root) RootBytes {
 }  // namespace
 
 Snapshot capture(Target& target, std::uint64_t root, const Limits& limits) {
-  return std::make_unique<Capture>(target, limits)->take(root);
+  Snapshot snapshot = std::make_unique<Capture>(target, limits)->take(root);
+  if (snapshot.sample_kib > 0) {
+    snapshot.rounding = rounding(capture_samples(target, root, snapshot, false));
+  }
+  return snapshot;
 }
 
 std::uint64_t find_arena(Target& target) {

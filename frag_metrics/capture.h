@@ -43,7 +43,8 @@ Snapshot capture_segment(Target& target, const SegmentFile& file, const Limits& 
 Snapshot capture(Target& target, const Limits& limits = {});
 
 // The samples that the target keeps (option sample_kib) of objects that are live in the snapshot,
-// which is of the same root. Error when it keeps none.
-Samples capture_samples(Target& target, std::uint64_t root, const Snapshot& snapshot);
+// which is of the same root; `stacks`: with what they unwind from. Error when it keeps none.
+Samples capture_samples(Target& target, std::uint64_t root, const Snapshot& snapshot,
+                        bool stacks = true);
 
 }  // namespace ashlar::frag

@@ -55,7 +55,8 @@ bool find_object(const Snapshot& snapshot, Sample& sample) {
 
 }  // namespace
 
-Samples capture_samples(Target& target, std::uint64_t root_address, const Snapshot& snapshot) {
+Samples capture_samples(Target& target, std::uint64_t root_address, const Snapshot& snapshot,
+                        bool stacks) {
   RootBytes root_bytes;
   SamplerBytes sampler_bytes;
   Options settings;
@@ -84,17 +85,25 @@ Samples capture_samples(Target& target, std::uint64_t root_address, const Snapsh
   for (std::size_t i = 0; i < addresses.size(); i++) {
     if (addresses[i] <= SampleTable::kClaimed) continue;
     SampleRecord record;
-    if (!target.read_value(table + offsetof(SampleTable, record) + i * sizeof record, record)) {
+    constexpr std::size_t kWithoutStack = offsetof(SampleRecord, registers);
+    const std::span<std::byte> bytes = std::as_writable_bytes(std::span(&record, 1));
+    if (!target.read(table + offsetof(SampleTable, record) + i * sizeof record,
+                     bytes.first(stacks ? sizeof record : kWithoutStack))) {
       continue;
     }
     Sample sample;
     sample.address = addresses[i];
     sample.bytes = record.bytes;
+    sample.requested = record.requested;
     if (sample.address < snapshot.data_address || !find_object(snapshot, sample)) continue;
+    if (!stacks) {
+      samples.live.push_back(std::move(sample));
+      continue;
+    }
     const os::Registers& r = record.registers;
     sample.registers = {r.rip, r.rsp, r.rbp, r.rbx, r.r12, r.r13, r.r14, r.r15};
-    const auto bytes = std::min<std::uint64_t>(record.stack_bytes, SampleRecord::kStackBytes);
-    sample.stack.assign(record.stack, record.stack + bytes);
+    const auto length = std::min<std::uint64_t>(record.stack_bytes, SampleRecord::kStackBytes);
+    sample.stack.assign(record.stack, record.stack + length);
     samples.live.push_back(std::move(sample));
   }
   return samples;

@@ -25,6 +25,8 @@ double number(std::uint64_t n) { return static_cast<double>(n); }
 
 const std::vector<Series>& series() {
   static const std::vector<Series> all = {
+      {"requested_least_bytes", "What the program asked for, before rounding up, is this or more.",
+       [](const Report& r) { return r.requested ? number(r.requested->least) : 0; }},
       {"allocated_bytes", "Held by the program, rounded up to slots and pages.",
        [](const Report& r) { return number(r.heap.allocated); }},
       {"magazine_bytes", "Free memory that threads keep at hand.",

@@ -184,6 +184,24 @@ std::vector<ClassMetrics> classes(const Snapshot& snapshot) {
   return all;
 }
 
+Requested requested(const Snapshot& snapshot) {
+  Requested r;
+  r.most = waterfall(snapshot).allocated;
+  std::uint64_t rounding = 0;
+  for (const ClassMetrics& c : classes(snapshot)) rounding += c.rounding_most;
+  for (const Block& block : snapshot.blocks) {
+    rounding += block.use == PageUse::large ? kPageBytes - 1 : 0;
+  }
+  r.least = r.most - std::min(rounding, r.most);
+  if (snapshot.rounding) {
+    const double bytes = static_cast<double>(r.most) - snapshot.rounding->value;
+    r.estimate = static_cast<std::uint64_t>(
+        std::clamp(bytes, static_cast<double>(r.least), static_cast<double>(r.most)));
+    r.deviation = static_cast<std::uint64_t>(snapshot.rounding->deviation);
+  }
+  return r;
+}
+
 Mosaics mosaics(const Snapshot& snapshot) {
   Mosaics m;
   for (const Slab& slab : snapshot.slabs) {

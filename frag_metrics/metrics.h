@@ -17,7 +17,6 @@ namespace ashlar::frag {
 
 // From what the program holds to what the kernel gave. Bytes.
 struct Waterfall {
-  std::optional<std::uint64_t> requested;  // not kept, but by sampling
   std::uint64_t allocated = 0;
   std::uint64_t magazines = 0;
   std::uint64_t pending = 0;
@@ -32,6 +31,16 @@ struct Waterfall {
   std::uint64_t swapped = 0;
 };
 Waterfall waterfall(const Snapshot& snapshot);
+
+// What the program asked for, before rounding up. The allocator keeps no sizes: they lie between
+// what the live slots' classes and pages allow, and samples tell more.
+struct Requested {
+  std::uint64_t least = 0;
+  std::uint64_t most = 0;
+  std::optional<std::uint64_t> estimate;   // by samples
+  std::optional<std::uint64_t> deviation;  // of the estimate
+};
+Requested requested(const Snapshot& snapshot);
 
 // One size class.
 struct ClassMetrics {

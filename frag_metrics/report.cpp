@@ -17,6 +17,7 @@ Report make_report(const Snapshot& snapshot) {
   r.slabs_reread = snapshot.slabs_reread;
   r.dropped = snapshot.dropped;
   r.heap = waterfall(snapshot);
+  r.requested = requested(snapshot);
   r.process = snapshot.process;
   r.holders = snapshot.holders;
   for (const Block& block : snapshot.blocks) {
@@ -63,6 +64,14 @@ void fields(Waterfall& w, Each&& each) {
   each("metadata", w.metadata);
   each("resident", w.resident);
   each("swapped", w.swapped);
+}
+
+template <class Each>
+void fields(Requested& r, Each&& each) {
+  each("least", r.least);
+  each("most", r.most);
+  each("estimate", r.estimate);
+  each("deviation", r.deviation);
 }
 
 template <class Each>
@@ -167,6 +176,7 @@ void fields(Report& r, Each&& each) {
   each("slabs_reread", r.slabs_reread);
   each("dropped", r.dropped);
   each("heap", r.heap);
+  each("requested", r.requested);
   each("process", r.process);
   each("holders", r.holders);
   each("large_blocks", r.large_blocks);

@@ -43,6 +43,7 @@ struct Report {
   std::uint64_t dropped = 0;
 
   Waterfall heap;
+  std::optional<Requested> requested;  // always, but in reports of earlier releases
   std::optional<ProcessMemory> process;
   std::optional<std::vector<Holder>> holders;
   std::uint64_t large_blocks = 0;

@@ -13,6 +13,21 @@ double Samples::weight(std::uint64_t bytes) const {
   return p > 0 ? 1 / p : 0;
 }
 
+// Horvitz and Thompson's estimator, as objects are sampled independently of each other.
+Estimate rounding(const Samples& samples) {
+  Estimate estimate;
+  double variance = 0;
+  for (const Sample& sample : samples.live) {
+    const double weight = samples.weight(sample.bytes);
+    const auto surplus =
+        static_cast<double>(sample.bytes - std::min(sample.requested, sample.bytes));
+    estimate.value += weight * surplus;
+    variance += weight * (weight - 1) * surplus * surplus;
+  }
+  estimate.deviation = std::sqrt(variance);
+  return estimate;
+}
+
 std::vector<Site> sites(const Samples& samples, const std::vector<std::vector<Frame>>& stacks) {
   std::map<std::vector<std::uint64_t>, Site> by_stack;
   for (std::size_t i = 0; i < samples.live.size(); i++) {

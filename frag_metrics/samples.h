@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "snapshot.h"
+
 namespace ashlar::frag {
 
 struct Registers {
@@ -19,7 +21,8 @@ struct Registers {
 
 struct Sample {
   std::uint64_t address = 0;
-  std::uint64_t bytes = 0;  // of its slot or pages
+  std::uint64_t bytes = 0;      // of its slot or pages
+  std::uint64_t requested = 0;  // what the program asked for when it was allocated
   // Its part of what its slab has in memory beside live objects. Summed over all live objects, that
   // is all there is.
   double pinned = 0;
@@ -36,6 +39,9 @@ struct Samples {
   // For how many objects a sampled one of that size stands.
   double weight(std::uint64_t bytes) const;
 };
+
+// Bytes by which live objects are larger than what the program asked for: internal fragmentation.
+Estimate rounding(const Samples& samples);
 
 // A call stack, innermost first.
 struct Frame {

@@ -97,6 +97,12 @@ struct ProcessMemory {
   std::uint64_t anonymous_huge = 0;
 };
 
+// What a sample tells of a sum over all objects, and the standard deviation of that.
+struct Estimate {
+  double value = 0;
+  double deviation = 0;
+};
+
 struct Snapshot {
   // Where it comes from.
   std::string source;   // "process", "core" or "shm"
@@ -124,6 +130,9 @@ struct Snapshot {
 
   std::int64_t purge_ms = 0;
   std::int64_t magazine_kib = 0;
+  std::int64_t sample_kib = 0;
+  // By samples, where there are some: bytes of slots and pages that nobody asked for.
+  std::optional<Estimate> rounding;
   bool huge_known = false;  // Page::huge says something
   std::optional<ProcessMemory> process;
   std::optional<std::vector<Holder>> holders;  // of an arena in shared memory

@@ -43,13 +43,24 @@ void put_rung(std::string& out, const Style& style, const char* name, std::uint6
                      bar(ratio(bytes, of), kBarCells), kBarCells, style.dim, what, style.off);
 }
 
+// The allocator does not keep it: by samples, or what is certain.
+void put_requested(std::string& out, const Report& r, const Style& style) {
+  if (!r.requested) return;
+  if (r.requested->estimate) {
+    const std::string what =
+        fmt::format("by samples, ±{}", size_text(2 * r.requested->deviation.value_or(0)));
+    return put_rung(out, style, "requested", *r.requested->estimate, r.heap.mapped, what.c_str());
+  }
+  put_rung(out, style, "requested ≥", r.requested->least, r.heap.mapped, "before rounding up");
+}
+
 void put_waterfall(std::string& out, const Report& r, const Style& style) {
   const Waterfall& w = r.heap;
   const auto rung = [&](const char* name, std::uint64_t bytes, const char* what,
                         bool total = false) {
     put_rung(out, style, name, bytes, w.mapped, what, total);
   };
-  out += fmt::format("  {:<11}{:>10}         not kept by the allocator\n", "requested", "n/a");
+  put_requested(out, r, style);
   rung("allocated", w.allocated, "held by the program");
   rung("magazines", w.magazines, "kept at hand by threads");
   rung("pending", w.pending, "freed by other threads");

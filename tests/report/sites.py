@@ -51,6 +51,24 @@ def truth_of_sites():
         assert any(f["function"] == "sparse" for f in sites[0]["stack"])
 
 
+def requested_is_estimated():
+    """with samples, what the program asked for is known to a percent; without, between two bounds"""
+    truth = 60_000 * 500 + 30_000 * 200 + 100 * 300_000
+    others = 100_000  # of the C library, and the list of large objects
+    with subject([KNOWN_SITES], library=LIBRARY, conf="sample_kib:16") as one:
+        asked = tool.json("report", one.pid)["requested"]
+        text = tool.run("report", one.pid).stdout
+    seen = asked["estimate"]
+    allowed = max(4 * asked["deviation"], truth / 100) + others
+    assert abs(seen - truth) < allowed < truth / 20, (asked, truth)
+    assert "by samples, ±" in text
+    with subject([KNOWN_SITES], library=LIBRARY) as one:
+        asked = tool.json("report", one.pid)["requested"]
+        assert "requested ≥" in tool.run("report", one.pid).stdout
+    assert asked["estimate"] is None
+    assert asked["least"] <= truth + others and truth <= asked["most"] < truth * 1.1, (asked, truth)
+
+
 def forms():
     """folded stacks and the profile for pprof have the same samples"""
     with subject([KNOWN_SITES], library=LIBRARY, conf="sample_kib:16") as one:
@@ -123,5 +141,5 @@ def reads_while_it_works():
 
 
 sys.exit(
-    run_tests((truth_of_sites, forms, says_that_there_are_none, sampled_programs_work, reads_while_it_works)) != 0
+    run_tests((truth_of_sites, requested_is_estimated, forms, says_that_there_are_none, sampled_programs_work, reads_while_it_works)) != 0
 )

@@ -78,7 +78,10 @@ TEST_CASE("the waterfall accounts for every page once") {
   s.metadata_resident = 7 * kPageBytes;
   REQUIRE(check(s) == nullptr);
   const Waterfall w = waterfall(s);
-  CHECK(!w.requested.has_value());
+  const Requested asked = requested(s);
+  CHECK(!asked.estimate.has_value());
+  CHECK(asked.most == w.allocated);
+  CHECK(asked.least < asked.most);
   CHECK(w.allocated == 4 * 1024 + 10 * kPageBytes);
   CHECK(w.magazines == 2 * 1024 + 3 * kPageBytes);
   CHECK(w.pending == 1024);
