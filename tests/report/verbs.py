@@ -165,7 +165,9 @@ def trim_is_answered():
     with known(conf="purge_ms:-1") as one:
         one.tell("free")
         said = tool.json("trim", one.pid, "--wait", "100ms", expect=1)
-        assert said["answered"] is False
+        assert said["answered"] is False and said["maintenance_thread"] is False
+        text = tool.run("trim", one.pid, "--wait", "50ms", expect=1).stdout
+        assert "background:always" in text, text
         before = tool.json("report", one.pid)["heap"]
         assert before["dirty"] > 4_000_000, before
         findings = tool.json("doctor", one.pid)["findings"]
@@ -175,6 +177,14 @@ def trim_is_answered():
         after = tool.json("report", one.pid)["heap"]
         saved = before["resident"] - after["resident"]
         assert abs(saved - predicted) < predicted * 0.2, (saved, predicted)
+    with known(conf="background:always,purge_ms:100") as one:
+        one.tell("free")
+        said = tool.json("trim", one.pid, "--wait", "50ms")
+        assert said["maintenance_thread"] is True, said
+        deadline = time.monotonic() + 20
+        while tool.json("report", one.pid)["heap"]["dirty"] > 1 << 20:
+            assert time.monotonic() < deadline, "nothing goes back by itself"
+            time.sleep(0.1)
     busy = subprocess.Popen(
         [sys.executable, "-c", "while True: x = [bytes(600) for i in range(9000)]"],
         env={**os.environ, "LD_PRELOAD": LIBRARY, "PYTHONMALLOC": "malloc"},
