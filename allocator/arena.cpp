@@ -27,6 +27,7 @@ std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std
       if (taken != 0) break;
       if (take_back(lane, c)) continue;
       if (const std::uint32_t gaps = take_gaps(lane, c, slots, want)) return gaps;
+      if (take_back_mosaics(lane)) continue;
       if (!create_slab(lane, c)) break;
       continue;
     }

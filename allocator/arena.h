@@ -127,8 +127,21 @@ class Arena {
   UnitIndex unit_of_slab(const Slab& slab) const {
     return {static_cast<std::uint32_t>(data_offset(slab.base()) / kUnitBytes)};
   }
+  // Slots in use of the slab that p points into.
+  std::uint32_t used_slots_at(const void* p) const {
+    const ClassIndex c = entry_of(p).size_class();
+    return slab_at(slab_unit(p, size_class(c)), c).descriptor().used;
+  }
+  // Where the slab starts that the lane would take from next; null: none has room.
+  const void* next_slab(const LaneSlabs& lane, ClassIndex c) const {
+    const std::uint8_t lists = lane.nonempty[c.v];
+    return lists == 0 ? nullptr
+                      : unit_address(UnitIndex{lane.head[c.v][std::bit_width(lists) - 1]});
+  }
   // One slot of the lane's fullest slab that is to stay; null: none has room.
   void* take_dense(LaneSlabs& lane, ClassIndex c);
+  // The same, of a new slab when none has room; null: the buddy has none either.
+  void* take_dense_or_new(LaneSlabs& lane, ClassIndex c);
 
   // --- mosaics ------------------------------------------------------------------------------
 
@@ -275,6 +288,7 @@ class Arena {
   void give_slab_block(UnitIndex first, std::uint32_t units);
   std::uint32_t take_gaps(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want);
   bool make_mosaic(LaneSlabs& lane);
+  bool take_back_mosaics(LaneSlabs& lane);
   std::uint32_t find_drained(const LaneSlabs& lane, ClassIndex c, std::uint8_t list) const;
   void recut(LaneSlabs& lane, ClassIndex c, UnitIndex unit);
   void forget_slabs(LaneSlabs& lane);

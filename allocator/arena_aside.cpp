@@ -22,6 +22,11 @@ void* Arena::take_dense(LaneSlabs& lane, ClassIndex c) {
   return slot;
 }
 
+void* Arena::take_dense_or_new(LaneSlabs& lane, ClassIndex c) {
+  if (void* const slot = take_dense(lane, c)) return slot;
+  return create_slab(lane, c) ? take_dense(lane, c) : nullptr;
+}
+
 // Under a new plan, some of the slabs that were set aside are to stay.
 void Arena::heed_plan(LaneSlabs& lane) {
   if (lane.plan == scores_.plan()) [[likely]]

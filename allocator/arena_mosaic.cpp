@@ -32,7 +32,7 @@ std::uint32_t Arena::take_gaps(LaneSlabs& lane, ClassIndex c, void** slots, std:
     if (lane.next_mosaic == kNone) lane.next_mosaic = lane.first_mosaic;
     if (lane.next_mosaic == kNone) break;
     Mosaic mosaic = mosaic_at(UnitIndex{lane.next_mosaic});
-    if (mosaic.may_fit(c)) {
+    if (scores_[UnitIndex{lane.next_mosaic}] == 0 && mosaic.may_fit(c)) {
       taken += mosaic.take(c, slots + taken, want - taken);
       searched++;
       if (taken == want) break;
@@ -43,6 +43,17 @@ std::uint32_t Arena::take_gaps(LaneSlabs& lane, ClassIndex c, void** slots, std:
     taken = mosaic_at(UnitIndex{lane.first_mosaic}).take(c, slots, want);
   }
   return taken;
+}
+
+// Mosaics that were to be emptied serve again. False: there was none.
+bool Arena::take_back_mosaics(LaneSlabs& lane) {
+  bool any = false;
+  for (std::uint32_t unit = lane.first_mosaic; unit != kNone;) {
+    any |= scores_[UnitIndex{unit}] != 0;
+    scores_.set(UnitIndex{unit}, 1, 0);
+    unit = mosaic_at(UnitIndex{unit}).descriptor().next;
+  }
+  return any;
 }
 
 // Re-cuts one of the sparsest slabs of a class that is cold. False: there is none.

@@ -51,6 +51,10 @@ void Compactor::make_plan() {
       const std::uint32_t units = slab.size_class_info().slab_bytes / kUnitBytes;
       arena.scores().set(arena.unit_of_slab(slab), units, ranking_.score(slab));
     });
+    arena.for_each_mosaic([&](const Mosaic& mosaic, std::uint64_t) {
+      const UnitIndex unit = unit_of(arena.page_of(mosaic.base()));
+      arena.scores().set(unit, 1, Ranking::score(mosaic));
+    });
     arena.scores().announce_plan();
   }
   const std::uint64_t end = os::now_ms();
@@ -96,10 +100,11 @@ void Compactor::mark_lanes_that_take() {
 void* Compactor::move(void* p) {
   if (arena.score_of(p) == 0) return nullptr;
   const UnitEntry entry = arena.entry_of(p);
-  if (!entry.is_slab() || entry.is_of_program_heap()) return nullptr;
+  if (!entry.has_slots() || entry.is_of_program_heap()) return nullptr;
   const Place place = arena.locate(p);
   if (place.kind != Place::Kind::slot || place.begin != p) reject(p, "ashlar_frag_move");
-  void* const to = take_dense(place.size_class);
+  void* const to =
+      entry.is_mosaic() ? take_dense_or_new(place.size_class) : take_dense(place.size_class);
   if (to == nullptr) return nullptr;
   std::memcpy(to, p, place.bytes);
   if (Sampler::is_on()) [[unlikely]]
@@ -116,32 +121,36 @@ void* Compactor::take_dense(ClassIndex c) {
   return heap.take_dense_from_pool(c);
 }
 
-void* Compactor::take(ClassIndex c) {
-  void* slot = take_dense(c);
-  Lane* const own = slot == nullptr ? heap.lane_for_this_thread() : nullptr;
-  if (slot == nullptr && own == nullptr) return heap.take_shared(c);
-  while (slot == nullptr) {
+void* Compactor::take_dense_or_new(ClassIndex c) {
+  if (void* const slot = take_dense(c)) return slot;
+  Lane* const own = heap.lane_for_this_thread();
+  if (own == nullptr) return heap.take_shared(c);
+  for (;;) {
     const std::uint32_t seen = arena.chunks();
     {
       const Entered entered(*own);
-      arena.take_slots(own->slabs, c, &slot, 1);
+      if (void* const slot = arena.take_dense_or_new(own->slabs, c)) return slot;
     }
     const PageCount slab = pages_for(size_class(c).slab_bytes);
-    if (slot == nullptr && !heap.make_room(seen, slab, bytes_of(slab))) {
-      errno = ENOMEM;
-      return nullptr;
-    }
+    if (!heap.make_room(seen, slab, bytes_of(slab))) break;
   }
+  errno = ENOMEM;
+  return nullptr;
+}
+
+void* Compactor::take(ClassIndex c) {
+  void* const slot = take_dense_or_new(c);
+  if (slot == nullptr) return nullptr;
   return sampled_if_due(slot, size_class(c).slot_bytes, size_class(c).slot_bytes);
 }
 
 void Compactor::give(void* p, const char* caller) {
   const UnitEntry entry = arena.contains(p) ? arena.entry_of(p) : UnitEntry{};
-  if (!entry.is_slab() || entry.is_of_program_heap() || slot_bytes_at(p, entry) == 0) {
+  if (!entry.has_slots() || entry.is_of_program_heap() || slot_bytes_at(p, entry) == 0) {
     return give_slot(p, caller);
   }
   Lane& own = *this_lane();
-  if (entry.tag() != reinterpret_cast<std::uintptr_t>(&own)) {
+  if (entry.is_mosaic() || entry.tag() != reinterpret_cast<std::uintptr_t>(&own)) {
     if (Sampler::is_on()) [[unlikely]]
       sampler.forget(&p, 1);
     return arena.give_remote(&p, 1);

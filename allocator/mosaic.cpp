@@ -126,6 +126,15 @@ std::byte* Mosaic::begin_of(const void* p) const {
   return nullptr;
 }
 
+Bytes Mosaic::gap_bytes() const {
+  Bytes grains = 0;
+  for (std::uint32_t w = 0; w < kGrainWords; w++) {
+    grains +=
+        static_cast<Bytes>(std::popcount(free_[w].load(std::memory_order_relaxed)));  // a hint
+  }
+  return grains * kGrainBytes;
+}
+
 std::uint64_t Mosaic::empty_pages() const {
   constexpr std::uint32_t kWordsPerPage = kPageBytes / kGrainBytes / 64;
   std::uint64_t empty = 0;

@@ -58,6 +58,8 @@ class Mosaic {
   // Where the object begins that p points into; null: p points into a gap.
   std::byte* begin_of(const void* p) const;
 
+  // In all gaps together.
+  Bytes gap_bytes() const;
   // Pages that are all gap, bit per page.
   std::uint64_t empty_pages() const;
   // After its owner was interrupted at any instruction and is gone.

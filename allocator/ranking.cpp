@@ -5,6 +5,13 @@
 
 namespace ashlar {
 
+namespace {
+
+// Seven bytes moved for one that is won, at worst.
+constexpr Bytes kLeastGaps = kUnitBytes / 8;
+
+}  // namespace
+
 void Ranking::begin() { std::memset(classes_, 0, sizeof classes_); }
 
 void Ranking::count(const Slab& slab, bool takes_moved) {
@@ -44,9 +51,12 @@ std::uint8_t Ranking::score(const Slab& slab) {
     c.stay--;
     return 0;
   }
-  const std::uint32_t used = slab.descriptor().used;
-  return static_cast<std::uint8_t>(255 -
-                                   254 * std::uint64_t{used} / slab.size_class_info().capacity);
+  return score_of(slab.descriptor().used, slab.size_class_info().capacity);
+}
+
+std::uint8_t Ranking::score(const Mosaic& mosaic) {
+  const Bytes gaps = mosaic.gap_bytes();
+  return gaps < kLeastGaps ? 0 : score_of(kUnitBytes - gaps, kUnitBytes);
 }
 
 }  // namespace ashlar

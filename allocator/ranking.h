@@ -8,10 +8,12 @@
 //          level of fullness; choose() goes up the levels until the room above is used up; the
 //          second walk asks for scores. Of the level where that happens, slabs seen later are
 //          chosen, so that low addresses stay.
+// Mosaics: they have objects of all classes and gaps that fit few of them. One with gaps enough is
+//          worth new slabs for what is in it, so it needs no room elsewhere.
 // Threads: the caller keeps others out. Slabs may change between the walks; it is advice.
 #pragma once
 
-#include "slab.h"
+#include "mosaic.h"
 
 namespace ashlar {
 
@@ -25,6 +27,7 @@ class Ranking {
   void choose();
   // 1 to 255: to be emptied, the emptiest first. 0: to stay.
   std::uint8_t score(const Slab& slab);
+  static std::uint8_t score(const Mosaic& mosaic);
 
  private:
   static constexpr std::uint32_t kLevels = 32;
@@ -41,6 +44,10 @@ class Ranking {
     std::uint64_t stay;  // of that level, slabs that come first and are to stay
   };
 
+  // Of what is in use of a whole.
+  static std::uint8_t score_of(std::uint64_t used, std::uint64_t whole) {
+    return static_cast<std::uint8_t>(255 - 254 * used / whole);
+  }
   static bool is_open(const Slab& slab) {
     const std::uint32_t used = slab.descriptor().used;
     return used < slab.size_class_info().capacity;

@@ -24,8 +24,8 @@ extern "C" {
  * as one goes on, every 100 ms or less often: 1 % of the time at most. One thread should do it: a
  * move finds room in slabs of the calling thread, and of threads that have ended.
  *
- * Thread-safe; not async-signal-safe. Large objects (more than 32 KiB), those of heaps of one's own,
- * and those in the gaps of re-cut slabs stay. */
+ * Thread-safe; not async-signal-safe. Large objects (more than 32 KiB) and those of heaps of one's
+ * own stay. */
 
 /* 0: leave it; 1 to 255: move it, the highest first. p: any address; 0 where no object of malloc
  * is. A look-up; looks for a new snapshot at every 64th call of a thread. */
