@@ -138,10 +138,10 @@ void* Compactor::take_dense_or_new(ClassIndex c) {
   return nullptr;
 }
 
-void* Compactor::take(ClassIndex c) {
+void* Compactor::take(ClassIndex c, Bytes requested) {
   void* const slot = take_dense_or_new(c);
   if (slot == nullptr) return nullptr;
-  return sampled_if_due(slot, size_class(c).slot_bytes, size_class(c).slot_bytes);
+  return sampled_if_due(slot, size_class(c).slot_bytes, requested);
 }
 
 void Compactor::give(void* p, const char* caller) {

@@ -44,7 +44,7 @@ class Compactor {
   void* move(void* p);
 
   // Past the magazines; fullest slabs first. Null and errno when memory is out.
-  void* take(ClassIndex c);
+  void* take(ClassIndex c, Bytes requested);
   // The same; aborts as free() does.
   void give(void* p, const char* caller);
 

@@ -5,8 +5,7 @@
 #include <cerrno>
 
 #include "compact.h"
-
-#define ASHLAR_DOOR extern "C" [[gnu::visibility("default")]]
+#include "door.h"
 
 using namespace ashlar;
 

@@ -1,119 +1,20 @@
 // SPDX-License-Identifier: MIT
-// L6 · malloc: the doors of the C library's malloc family.
+// L6 · malloc: the doors of the C library's malloc family; objects has the rooms.
 //
-// What:    turns sizes into size classes or pages and checks what callers may get wrong. What
-//          the standard leaves open is done as glibc does it.
 // Errors:  null and ENOMEM; free keeps errno. Corruption ends the program with one line.
 // Threads: any; in signal handlers as far as glibc's malloc goes there.
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <malloc.h>
 #include <unistd.h>
 
 #include "../frag_metrics/summary.h"
-#include "ashlar/ashlar.h"
-#include "check.h"
-#include "heap.h"
+#include "door.h"
 #include "maintenance.h"
-#include "options.h"
+#include "objects.h"
 #include "stats.h"
-#include "thread_cache.h"
-
-#define ASHLAR_DOOR extern "C" [[gnu::visibility("default")]]
-
-namespace ashlar {
-
-namespace {
-
-constexpr Bytes kMostBytes = PTRDIFF_MAX;
-
-[[gnu::cold, gnu::noinline]] void* out_of_memory() {
-  errno = ENOMEM;
-  return nullptr;
-}
-
-[[gnu::noinline]] void* allocate_large(Bytes bytes) {
-  bool zero = false;
-  return heap.take_large(bytes, kPageBytes, zero);
-}
-
-inline void* allocate(Bytes bytes) {
-  if (bytes <= kMaxSlotBytes) [[likely]]
-    return take_slot(class_for(bytes), bytes);
-  return allocate_large(bytes);
-}
-
-void* allocate_zeroed(Bytes bytes) {
-  bool zero = false;
-  void* const p = bytes <= kMaxSlotBytes ? take_slot(class_for(bytes), bytes)
-                                         : heap.take_large(bytes, kPageBytes, zero);
-  if (p != nullptr && !zero) std::memset(p, 0, bytes);
-  return p;
-}
-
-// `alignment` is a power of two.
-void* allocate_aligned(Bytes alignment, Bytes bytes) {
-  if (alignment <= kMinAlignment) return allocate(bytes);
-  if (alignment <= kPageBytes) {
-    const ClassIndex c = class_for_aligned(bytes, alignment);
-    if (c.v < kClassCount) {
-      void* const p = take_slot(c, bytes);
-      if (reinterpret_cast<std::uintptr_t>(p) % alignment == 0) [[likely]]
-        return p;
-      give_slot(p);  // a gap in a mosaic
-      return heap.take_shared(c);
-    }
-  }
-  if (bytes > kMostBytes) return out_of_memory();
-  bool zero = false;
-  return heap.take_large(bytes, alignment, zero);
-}
-
-// The bytes of an object that can be used; aborts if p does not point to one.
-Bytes usable_bytes(const void* p, const char* caller) {
-  if (arena.contains(p)) [[likely]] {
-    const UnitEntry entry = arena.entry_of(p);
-    if (entry.has_slots()) {
-      if (const Bytes bytes = slot_bytes_at(p, entry)) return bytes;
-    } else if (reinterpret_cast<std::uintptr_t>(p) % kPageBytes == 0 &&
-               arena.buddy().is_large(arena.page_of(p))) {
-      return bytes_of(arena.buddy().pages_at(arena.page_of(p)));
-    }
-  }
-  reject(p, caller);
-}
-
-void* reallocate(void* p, Bytes bytes) {
-  const Bytes usable = usable_bytes(p, "realloc");
-  const UnitEntry entry = arena.entry_of(p);
-  const bool was_slot = usable <= kMaxSlotBytes && !entry.is_free();
-  if (was_slot) {
-    // Staying is free. Shrinking by less than half is not worth a copy.
-    if (bytes <= usable && bytes > usable / 2) return p;
-    if (bytes <= kMaxSlotBytes && size_class(class_for(bytes)).slot_bytes == usable) return p;
-  } else if (entry.is_free() && bytes > kMaxSlotBytes && bytes <= kMostBytes) {
-    if (void* const resized = heap.resize_large(p, usable, bytes)) return resized;
-  }
-  const int saved_errno = errno;
-  void* const to = allocate(bytes);
-  if (to == nullptr) {
-    if (bytes > usable) return nullptr;
-    errno = saved_errno;
-    return p;  // it fits where it is
-  }
-  std::memcpy(to, p, bytes < usable ? bytes : usable);
-  give_slot(p, "realloc");
-  return to;
-}
-
-bool multiply(Bytes a, Bytes b, Bytes& product) { return !__builtin_mul_overflow(a, b, &product); }
-
-}  // namespace
-
-}  // namespace ashlar
 
 using namespace ashlar;
 
@@ -124,28 +25,19 @@ ASHLAR_DOOR void* malloc(std::size_t bytes) { return allocate(bytes); }
 ASHLAR_DOOR void free(void* p) { give_slot(p); }
 
 ASHLAR_DOOR void* calloc(std::size_t count, std::size_t bytes) {
-  Bytes total = 0;
-  if (!multiply(count, bytes, total)) return out_of_memory();
-  return allocate_zeroed(total);
+  return allocate_zeroed(count, bytes);
 }
 
-ASHLAR_DOOR void* realloc(void* p, std::size_t bytes) {
-  if (p == nullptr) return allocate(bytes);
-  if (bytes == 0) {
-    give_slot(p, "realloc");
-    return nullptr;
-  }
-  return reallocate(p, bytes);
-}
+ASHLAR_DOOR void* realloc(void* p, std::size_t bytes) { return reallocate(p, bytes); }
 
 ASHLAR_DOOR void* reallocarray(void* p, std::size_t count, std::size_t bytes) {
   Bytes total = 0;
-  if (!multiply(count, bytes, total)) return out_of_memory();
-  return realloc(p, total);
+  if (__builtin_mul_overflow(count, bytes, &total)) return out_of_memory();
+  return reallocate(p, total);
 }
 
 ASHLAR_DOOR std::size_t malloc_usable_size(void* p) {
-  return p == nullptr ? 0 : usable_bytes(p, "malloc_usable_size");
+  return usable_bytes(p, "malloc_usable_size");
 }
 
 // C23. The size is not needed and, as real programs get it wrong, not believed.
@@ -155,18 +47,12 @@ ASHLAR_DOOR void free_aligned_sized(void* p, std::size_t, std::size_t) { give_sl
 // --- alignment ----------------------------------------------------------------------------------
 
 ASHLAR_DOOR int posix_memalign(void** result, std::size_t alignment, std::size_t bytes) {
-  if (!is_power_of_two(alignment) || alignment % sizeof(void*) != 0) return EINVAL;
-  const int saved_errno = errno;
-  void* const p = allocate_aligned(alignment, bytes);
-  errno = saved_errno;
-  if (p == nullptr) return ENOMEM;
-  *result = p;
-  return 0;
+  return allocate_aligned_posix(result, alignment, bytes);
 }
 
 // As in glibc, an alignment that is not a power of two is rounded up to one.
 ASHLAR_DOOR void* memalign(std::size_t alignment, std::size_t bytes) {
-  if (alignment > kMostBytes / 2 + 1) {
+  if (alignment > kMostObjectBytes / 2 + 1) {
     errno = EINVAL;
     return nullptr;
   }
@@ -180,7 +66,7 @@ ASHLAR_DOOR void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
 ASHLAR_DOOR void* valloc(std::size_t bytes) { return allocate_aligned(kPageBytes, bytes); }
 
 ASHLAR_DOOR void* pvalloc(std::size_t bytes) {
-  if (bytes > kMostBytes) return out_of_memory();
+  if (bytes > kMostObjectBytes) return out_of_memory();
   return allocate_aligned(kPageBytes, align_up(bytes, kPageBytes));
 }
 
@@ -258,50 +144,3 @@ ASHLAR_ALIAS(void*, __libc_valloc, (std::size_t), valloc);
 ASHLAR_ALIAS(void*, __libc_pvalloc, (std::size_t), pvalloc);
 ASHLAR_ALIAS(int, __posix_memalign, (void**, std::size_t, std::size_t), posix_memalign);
 ASHLAR_ALIAS(void, cfree, (void*), free);
-
-// --- our own ------------------------------------------------------------------------------------
-
-ASHLAR_DOOR const char* ashlar_version(void) { return ASHLAR_VERSION; }
-
-ASHLAR_DOOR int ashlar_get_stats(ashlar_stats* result) {
-  HeapStats stats;
-  collect_stats(stats);
-  result->allocated = stats.allocated;
-  result->magazines = stats.magazines;
-  result->active = stats.active;
-  result->dirty = stats.dirty;
-  result->mapped = stats.mapped;
-  result->metadata = stats.metadata;
-  result->resident = stats.resident;
-  return 0;
-}
-
-ASHLAR_DOOR int ashlar_report(int fd) {
-  if (::write(fd, "", 0) < 0) return -1;
-  write_summary(Output(fd));
-  return 0;
-}
-
-ASHLAR_DOOR int ashlar_report_json(int fd) {
-  if (::write(fd, "", 0) < 0) return -1;
-  write_json(Output(fd));
-  return 0;
-}
-
-// --- start and end ------------------------------------------------------------------------------
-
-namespace {
-
-[[gnu::constructor(101)]] void start() {
-  read_options();
-  heap.start();
-  maintenance.start();
-}
-
-[[gnu::destructor(101)]] void end() {
-  maintenance.stop_thread();
-  if (options.exit_report == 1) write_summary(Output(STDERR_FILENO));
-  if (options.exit_report == 2) write_json(Output(STDERR_FILENO));
-}
-
-}  // namespace

@@ -3,9 +3,8 @@
 #include <bit>
 #include <cerrno>
 
+#include "door.h"
 #include "program_heap.h"
-
-#define ASHLAR_DOOR extern "C" [[gnu::visibility("default")]]
 
 using namespace ashlar;
 

@@ -19,6 +19,7 @@ void collect_stats(HeapStats& stats) {
   arena.for_each_slab([&](const Slab& slab, std::uint64_t) {
     ClassStats& of_class = stats.classes[slab.descriptor().size_class];
     of_class.slabs++;
+    of_class.open_slabs += !slab.is_full();
     of_class.slots += slab.size_class_info().capacity;
     of_class.used += slab.descriptor().used;
     stats.active += slab.size_class_info().slab_bytes;

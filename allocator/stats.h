@@ -16,9 +16,10 @@ namespace ashlar {
 
 struct ClassStats {
   std::uint64_t slabs = 0;
-  std::uint64_t slots = 0;   // in those slabs
-  std::uint64_t used = 0;    // held by the program
-  std::uint64_t cached = 0;  // in magazines
+  std::uint64_t open_slabs = 0;  // of these, with room
+  std::uint64_t slots = 0;       // in those slabs
+  std::uint64_t used = 0;        // held by the program
+  std::uint64_t cached = 0;      // in magazines
 };
 
 struct HeapStats {

@@ -19,7 +19,7 @@
 #include <thread>
 #include <vector>
 
-#include "common.h"
+#include "../common.h"
 
 namespace {
 

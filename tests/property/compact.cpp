@@ -28,7 +28,7 @@ struct Object {
 Object make(Random& random, bool dense) {
   const Bytes bytes = std::max(random.up_to(20'000), 16u);
   const ClassIndex c = class_for(bytes);
-  const Object object{dense ? compactor.take(c) : take_slot(c), bytes, random.next()};
+  const Object object{dense ? compactor.take(c, bytes) : take_slot(c, bytes), bytes, random.next()};
   REQUIRE(object.p != nullptr);
   fill(object.p, object.bytes, object.stamp);
   return object;
