@@ -261,6 +261,10 @@ void ChunkReader::mark_cached(std::uint16_t lane, std::uint64_t address) {
 
 void ChunkReader::read_residency() {
   snapshot_.huge_known = target_.knows_huge_pages();
+  if (!snapshot_.huge_known) {
+    snapshot_.huge_bytes = target_.huge_bytes(
+        snapshot_.data_address, snapshot_.data_address + snapshot_.pages.size() * kPageBytes);
+  }
   for_residency(target_, snapshot_.data_address, snapshot_.pages.size() * kPageBytes,
                 [&](std::uint64_t i, Residency r) {
                   Page& page = snapshot_.pages[i];

@@ -292,13 +292,15 @@ double unusable_free_space(const Snapshot& snapshot, std::uint64_t request_pages
 }
 
 std::optional<HugePages> huge_pages(const Snapshot& snapshot) {
-  if (!snapshot.huge_known) return std::nullopt;
+  if (!snapshot.huge_known && !snapshot.huge_bytes) return std::nullopt;
   HugePages result;
   for (const Page page : snapshot.pages) {
     if (page.use == PageUse::free || page.use == PageUse::unusable || !page.resident) continue;
     result.resident += kPageBytes;
     result.covered += page.huge ? kPageBytes : 0;
   }
+  // Free pages are huge ones, too; how many of them nobody tells.
+  if (!snapshot.huge_known) result.covered = std::min(*snapshot.huge_bytes, result.resident);
   return result;
 }
 

@@ -68,6 +68,25 @@ class Process final : public Target {
   }
   bool knows_huge_pages() const override { return scans_; }
 
+  std::optional<std::uint64_t> huge_bytes(std::uint64_t begin, std::uint64_t end) const override {
+    constexpr std::string_view kHuge = "AnonHugePages:";
+    std::istringstream lines(text_of("smaps"));
+    std::uint64_t bytes = 0;
+    bool inside = false;
+    bool any = false;
+    for (std::string line; std::getline(lines, line);) {
+      std::uint64_t from = 0;
+      std::uint64_t to = 0;
+      if (std::sscanf(line.c_str(), "%lx-%lx ", &from, &to) == 2) {
+        inside = from < end && begin < to;
+      } else if (inside && line.starts_with(kHuge)) {
+        bytes += std::strtoull(line.c_str() + kHuge.size(), nullptr, 10) * 1024;
+        any = true;
+      }
+    }
+    return any ? std::optional(bytes) : std::nullopt;
+  }
+
   File open(const Mapping& mapping) const override {
     // What the target sees under that name, in whatever namespace it lives.
     if (mapping.path.empty() || mapping.path[0] != '/') return File();

@@ -133,7 +133,8 @@ struct Snapshot {
   std::int64_t sample_kib = 0;
   // By samples, where there are some: bytes of slots and pages that nobody asked for.
   std::optional<Estimate> rounding;
-  bool huge_known = false;  // Page::huge says something
+  bool huge_known = false;                  // Page::huge says something
+  std::optional<std::uint64_t> huge_bytes;  // in all chunks, where no page says it
   std::optional<ProcessMemory> process;
   std::optional<std::vector<Holder>> holders;  // of an arena in shared memory
 

@@ -80,7 +80,13 @@ class Target {
   }
   // What is in memory of out.size() pages from `address`, a multiple of a page, on.
   virtual void residency(std::uint64_t address, std::span<Residency> out) = 0;
+  // Whether residency() says so of each page.
   virtual bool knows_huge_pages() const = 0;
+  // Bytes of huge pages in mappings between these addresses; none: nobody knows.
+  virtual std::optional<std::uint64_t> huge_bytes([[maybe_unused]] std::uint64_t begin,
+                                                  [[maybe_unused]] std::uint64_t end) const {
+    return std::nullopt;
+  }
 
   const std::vector<Mapping>& mappings() const { return mappings_; }
   // The file of a mapping, as the target sees it; none when it is gone.

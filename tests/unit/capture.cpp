@@ -168,6 +168,25 @@ TEST_CASE("another process is read while it lives, with and without PAGEMAP_SCAN
   CHECK_THROWS_AS(capture(*target), Error);
 }
 
+TEST_CASE("huge pages are counted page by page, or by mapping where the kernel knows no better") {
+  constexpr Bytes kHuge = 3 * kChunkBytes;
+  bool zero = false;
+  void* const p = heap.take_large(kHuge, kChunkBytes, zero);
+  REQUIRE(p != nullptr);
+  std::memset(p, 1, kHuge);
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE, Linux 6.1
+  const bool collapsed = ::madvise(p, kHuge, kCollapse) == 0;
+  const auto covered = [](bool scan) {
+    const auto target = open_process(::getpid(), scan);
+    const auto huge = huge_pages(capture(*target, address_of(&ashlar_root)));
+    return huge ? huge->covered : 0;
+  };
+  const std::uint64_t by_mapping = covered(false);
+  if (collapsed) CHECK(by_mapping >= kHuge);
+  if (open_process(::getpid())->knows_huge_pages()) CHECK(covered(true) <= by_mapping);
+  REQUIRE(heap.give_large(p));
+}
+
 TEST_CASE("a process that does not exist, or may not be read, is an error") {
   CHECK_THROWS_AS(open_process(0x7fffffff), Error);
   CHECK_THROWS_AS(open_process(-1), Error);
