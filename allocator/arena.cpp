@@ -249,6 +249,7 @@ bool Arena::create_slab(LaneSlabs& lane, ClassIndex c) {
   note_unit(lane, unit);
   units_.set(unit, units, UnitEntry{lane.tag, c});
   place(lane, c, slab);
+  lane.slab_bytes = lane.slab_bytes + size_class(c).slab_bytes;
   lane.slabs_made++;
   return true;
 }
@@ -260,10 +261,11 @@ void Arena::retire_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
                     d.next == kNone && d.prev == kNone;
   if (only) return;
   unlink(lane, c, slab);
-  give_slab_block(unit_of_slab(slab), slab.size_class_info().slab_bytes / kUnitBytes);
+  give_slab_block(lane, unit_of_slab(slab), slab.size_class_info().slab_bytes / kUnitBytes);
 }
 
-void Arena::give_slab_block(UnitIndex first, std::uint32_t units) {
+void Arena::give_slab_block(LaneSlabs& lane, UnitIndex first, std::uint32_t units) {
+  lane.slab_bytes = lane.slab_bytes - units * kUnitBytes;
   units_.set(first, units, UnitEntry{});
   scores_.set(first, units, 0);
   const bool given = buddy_.give(first_page(first), BlockKind::slab);
@@ -326,6 +328,7 @@ void Arena::forget_slabs(LaneSlabs& lane) {
   lane.purge_cursor = 0;
   lane.used_bytes = 0;
   lane.refilled_bytes = 0;
+  lane.slab_bytes = 0;
   lane.first_mosaic = kNone;
   lane.next_mosaic = kNone;
   lane.slabs_made = 0;
@@ -367,6 +370,7 @@ void Arena::recover_lane(LaneSlabs& lane) {
       slab.recount();
       slab.drain_remote();
       slab.descriptor().list = LaneSlabs::kNoList;
+      lane.slab_bytes = lane.slab_bytes + info.slab_bytes;
       lane.used_bytes = lane.used_bytes + Bytes{slab.descriptor().used} * info.slot_bytes;
       place(lane, entry.size_class(), slab);
       u += info.slab_bytes / kUnitBytes - 1;
@@ -426,7 +430,7 @@ void Arena::give_all(LaneSlabs& lane) {
       lane,
       [&](Slab slab) {
         slab.drain_remote();
-        give_slab_block(unit_of_slab(slab), slab.size_class_info().slab_bytes / kUnitBytes);
+        give_slab_block(lane, unit_of_slab(slab), slab.size_class_info().slab_bytes / kUnitBytes);
       },
       [&](void* first, Bytes) {
         const bool given = give_owned_pages(first);

@@ -56,6 +56,7 @@ struct alignas(kCacheLineBytes) LaneSlabs {
   Owned<std::uint32_t> purge_cursor;        // owner: the unit where purge_slabs() goes on
   Owned<Bytes> used_bytes;                  // owner → reports: slots handed out; advice
   Owned<Bytes> refilled_bytes;              // owner: holes that were taken from; it only grows
+  Owned<Bytes> slab_bytes;                  // owner: in slabs and mosaics
   bool has_mosaics;                         // const: may re-cut its sparse slabs
   std::uint32_t first_mosaic;               // owner: unit of the first in their list
   std::uint32_t next_mosaic;                // owner: where the search for gaps goes on
@@ -162,6 +163,10 @@ class Arena {
   // a hint.
   template <class Visit, class VisitLarge>
   void for_each_of(const LaneSlabs& lane, Visit&& visit, VisitLarge&& visit_large) const;
+  // Calls visit(Slab) for the lane's slabs from a unit on until it returns false. Returns whether
+  // it never did.
+  template <class Visit>
+  bool for_each_slab_of(const LaneSlabs& lane, UnitIndex from, Visit&& visit) const;
 
   // --- pages ------------------------------------------------------------------------------
 
@@ -285,7 +290,7 @@ class Arena {
   void pass_on(const LaneSlabs& lane, UnitIndex unit);
   [[noreturn]] void report_double_free(void* const* slots, std::uint32_t count) const;
   bool drain_slab(LaneSlabs& lane, UnitIndex unit);
-  void give_slab_block(UnitIndex first, std::uint32_t units);
+  void give_slab_block(LaneSlabs& lane, UnitIndex first, std::uint32_t units);
   std::uint32_t take_gaps(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want);
   bool make_mosaic(LaneSlabs& lane);
   bool take_back_mosaics(LaneSlabs& lane);
@@ -414,6 +419,19 @@ void Arena::for_each_of(const LaneSlabs& lane, Visit&& visit, VisitLarge&& visit
       u += size_class(c).slab_bytes / kUnitBytes - 1;
     }
   }
+}
+
+template <class Visit>
+bool Arena::for_each_slab_of(const LaneSlabs& lane, UnitIndex from, Visit&& visit) const {
+  std::uint32_t u = from.v > lane.first_unit ? from.v : static_cast<std::uint32_t>(lane.first_unit);
+  while (u < lane.end_unit) {
+    const UnitEntry entry = units_[UnitIndex{u}];
+    const bool is_one =
+        entry.tag() == lane.tag && entry.is_slab() && is_first_unit(UnitIndex{u}, entry);
+    if (is_one && !visit(slab_at(UnitIndex{u}, entry.size_class()))) return false;
+    u += is_one ? size_class(entry.size_class()).slab_bytes / kUnitBytes : 1;
+  }
+  return true;
 }
 
 template <class Visit>

@@ -148,13 +148,14 @@ void Arena::retire_mosaic(LaneSlabs& lane, UnitIndex unit) {
     lane.first_mosaic = d.next;
   }
   if (d.next != kNone) mosaic_at(UnitIndex{d.next}).descriptor().prev = d.prev;
-  give_slab_block(unit, 1);
+  give_slab_block(lane, unit, 1);
 }
 
 // See recover_lane().
 void Arena::recover_mosaic(LaneSlabs& lane, UnitIndex unit) {
   if (buddy_.kind_at(first_page(unit)) != BlockKind::slab) return units_.set(unit, 1, UnitEntry{});
   mosaic_at(unit).recover();
+  lane.slab_bytes = lane.slab_bytes + kUnitBytes;
   link_mosaic(lane, unit);
   drain_mosaic(lane, unit);
 }

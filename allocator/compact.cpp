@@ -36,20 +36,14 @@ void Compactor::make_plan() {
   heap.drain_pool();
   if (has_table()) {
     mark_lanes_that_take();
-    ranking_.begin();
     const auto for_each_slab = [](auto&& visit) {
       arena.for_each_slab([&](const Slab& slab, std::uint64_t tag) {
         if ((tag & kProgramHeapTag) == 0) visit(slab);
       });
     };
-    for_each_slab([&](const Slab& slab) {
+    rank(for_each_slab, [](const Slab& slab) {
       const LaneSlabs& owner = arena.lane_at(PageIndex{slab.descriptor().owner.load()});
-      ranking_.count(slab, owner.takes_moved.load(std::memory_order_relaxed));  // own write
-    });
-    ranking_.choose();
-    for_each_slab([&](const Slab& slab) {
-      const std::uint32_t units = slab.size_class_info().slab_bytes / kUnitBytes;
-      arena.scores().set(arena.unit_of_slab(slab), units, ranking_.score(slab));
+      return owner.takes_moved.load(std::memory_order_relaxed);  // own write
     });
     arena.for_each_mosaic([&](const Mosaic& mosaic, std::uint64_t) {
       const UnitIndex unit = unit_of(arena.page_of(mosaic.base()));
@@ -62,6 +56,33 @@ void Compactor::make_plan() {
   due_ms_.store(end + (cost > kLeastPeriodMs ? cost : kLeastPeriodMs), std::memory_order_relaxed);
   planning_.unlock();
   maintenance.tick(this_lane() == &no_lane ? nullptr : this_lane(), true);
+}
+
+void Compactor::make_plan_of(LaneSlabs& slabs) {
+  planning_.lock();
+  if (has_table()) {
+    const auto for_each_slab = [&](auto&& visit) {
+      arena.for_each_slab_of(slabs, UnitIndex{0}, [&](const Slab& slab) {
+        visit(slab);
+        return true;
+      });
+    };
+    rank(for_each_slab, [](const Slab&) { return true; });
+    arena.scores().announce_plan();
+  }
+  planning_.unlock();
+}
+
+// Under planning_.
+template <class ForEachSlab, class TakesMoved>
+void Compactor::rank(ForEachSlab&& for_each_slab, TakesMoved&& takes_moved) {
+  ranking_.begin();
+  for_each_slab([&](const Slab& slab) { ranking_.count(slab, takes_moved(slab)); });
+  ranking_.choose();
+  for_each_slab([&](const Slab& slab) {
+    const std::uint32_t units = slab.size_class_info().slab_bytes / kUnitBytes;
+    arena.scores().set(arena.unit_of_slab(slab), units, ranking_.score(slab));
+  });
 }
 
 // Scores for all units that there are; under planning_. False: no memory for them.

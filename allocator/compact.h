@@ -38,6 +38,8 @@ class Compactor {
   // Makes a plan if the last one is old.
   void renew_plan();
   void make_plan();
+  // The same for the slabs of one heap of the program's alone; under that heap's lock.
+  void make_plan_of(LaneSlabs& slabs);
 
   // Moves an object and frees its old place. Null: it stays, as it should, or there is no room.
   // Aborts as free() does where a slab is to be emptied, and no object starts at p.
@@ -56,6 +58,8 @@ class Compactor {
   static void* take_dense(ClassIndex c);
   static void* take_dense_or_new(ClassIndex c);
   bool has_table();
+  template <class ForEachSlab, class TakesMoved>
+  void rank(ForEachSlab&& for_each_slab, TakesMoved&& takes_moved);
   void mark_lanes_that_take();
 
   static constinit thread_local std::uint32_t t_asked_ __attribute__((tls_model("initial-exec")));

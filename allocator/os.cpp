@@ -331,6 +331,7 @@ void name_thread(const char* name) {
 }
 
 std::uint32_t thread_number() { return static_cast<std::uint32_t>(::syscall(SYS_gettid)); }
+std::uint32_t process_number() { return static_cast<std::uint32_t>(::syscall(SYS_getpid)); }
 
 void note_sandbox() { was_sandboxed_at_start = is_sandboxed(); }
 
@@ -373,6 +374,13 @@ std::uint64_t now_ms() {
   ::clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
   return static_cast<std::uint64_t>(t.tv_sec) * 1000 +
          static_cast<std::uint64_t>(t.tv_nsec) / 1'000'000;
+}
+
+std::uint64_t now_us() {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000 +
+         static_cast<std::uint64_t>(t.tv_nsec) / 1000;
 }
 
 }  // namespace ashlar::os

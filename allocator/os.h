@@ -121,6 +121,8 @@ bool barrier_in_all_threads();
 // The calling thread's name, and its number as the kernel counts threads.
 void name_thread(const char* name);
 std::uint32_t thread_number();
+// This process's number.
+std::uint32_t process_number();
 // System call filters (seccomp).
 // From the library's constructor: what is filtered from the start is expected to be.
 void note_sandbox();
@@ -134,5 +136,6 @@ Bytes read_at_start(int file, char* buffer, Bytes room);
 void close(int file);
 
 std::uint64_t now_ms();  // monotonic, coarse: some ms of grain, some ns of cost
+std::uint64_t now_us();  // monotonic, fine: some tens of ns
 
 }  // namespace ashlar::os

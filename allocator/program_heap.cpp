@@ -33,16 +33,18 @@ ClassIndex class_of(Bytes bytes, Bytes alignment) {
 Arena& ProgramHeap::arena_of_process() { return arena; }
 
 // The lock, and slabs that are whole.
+void ProgramHeap::acquire() {
+  if (lock_.lock()) half_changed_ = true;
+  if (!half_changed_) [[likely]]
+    return;
+  home_->recover_lane(slabs());
+  half_changed_ = false;
+}
+
 class ProgramHeap::Locked {
  public:
-  explicit Locked(ProgramHeap& heap) : heap_(heap) {
-    if (heap.lock_.lock()) heap.half_changed_ = true;
-    if (!heap.half_changed_) [[likely]]
-      return;
-    heap.home_->recover_lane(heap.slabs());
-    heap.half_changed_ = false;
-  }
-  ~Locked() { heap_.lock_.unlock(); }
+  explicit Locked(ProgramHeap& heap) : heap_(heap) { heap.acquire(); }
+  ~Locked() { heap_.release(); }
   Locked(const Locked&) = delete;
 
  private:
@@ -62,13 +64,13 @@ ProgramHeap& ProgramHeap::of(ashlar_heap* handle, const char* caller) {
 
 // --- objects ------------------------------------------------------------------------------------
 
-void* ProgramHeap::take(Bytes bytes, Bytes alignment) {
+void* ProgramHeap::take(Bytes bytes, Bytes alignment, Prepare prepare) {
   const ClassIndex c = class_of(bytes, alignment);
   const bool is_slot = c.v < kClassCount;
   while (bytes <= kMostBlockBytes && alignment <= kMostBlockBytes) {
     const std::uint32_t seen = home_->chunks();
     const PageCount pages = pages_for(is_slot ? size_class(c).slab_bytes : bytes == 0 ? 1 : bytes);
-    if (void* const p = try_take(c, pages, alignment)) return p;
+    if (void* const p = try_take(c, pages, alignment, prepare)) return p;
     if (make_room(seen, pages, is_slot ? bytes_of(pages) : alignment)) continue;
     if (policy_.out_of_memory == nullptr || policy_.out_of_memory(policy_.context, bytes) == 0)
       break;
@@ -77,12 +79,16 @@ void* ProgramHeap::take(Bytes bytes, Bytes alignment) {
   return nullptr;
 }
 
-void* ProgramHeap::try_take(ClassIndex c, PageCount pages, Bytes alignment) {
+void* ProgramHeap::try_take(ClassIndex c, PageCount pages, Bytes alignment, Prepare prepare) {
   const Locked locked(*this);
-  if (c.v == kClassCount) return home_->take_owned_pages(slabs(), pages, alignment);
-  void* slot = nullptr;
-  home_->take_slots(slabs(), c, &slot, 1);
-  return slot;
+  void* object = nullptr;
+  if (c.v == kClassCount) {
+    object = home_->take_owned_pages(slabs(), pages, alignment);
+  } else {
+    home_->take_slots(slabs(), c, &object, 1);
+  }
+  if (object != nullptr && prepare.call != nullptr) prepare.call(object, prepare.argument);
+  return object;
 }
 
 bool ProgramHeap::make_room(std::uint32_t seen, PageCount pages, Bytes alignment) {

@@ -28,13 +28,22 @@ class alignas(kPageBytes) ProgramHeap {
   static ProgramHeap& of(ashlar_heap* handle, const char* caller);
   ashlar_heap* handle() { return reinterpret_cast<ashlar_heap*>(this); }
 
+  // What is done to memory that is about to be an object, under the heap's lock.
+  struct Prepare {
+    void (*call)(void* object, const void* argument);  // null: nothing
+    const void* argument;
+  };
   // `alignment` is a power of two. Null and errno when memory is out.
-  void* take(Bytes bytes, Bytes alignment);
+  void* take(Bytes bytes, Bytes alignment, Prepare prepare = {});
   // Aborts when no object of this heap starts there, like the next two.
   void give(void* p, const char* caller);
   void* resize(void* p, Bytes bytes, const char* caller);
   Bytes usable_bytes(const void* p, const char* caller) const;
   void count(ashlar_heap_stats& stats) const;
+
+  // Calls work(arena, slabs) under the lock.
+  template <class Work>
+  void with_slabs(Work&& work);
 
  private:
   friend class ProgramHeaps;
@@ -45,7 +54,9 @@ class alignas(kPageBytes) ProgramHeap {
   static Arena& arena_of_process();
   LaneSlabs& slabs() const { return *slabs_; }
   bool settle_in(const os::Region& region);
-  void* try_take(ClassIndex c, PageCount pages, Bytes alignment);
+  void* try_take(ClassIndex c, PageCount pages, Bytes alignment, Prepare prepare);
+  void acquire();
+  void release() { lock_.unlock(); }
   bool make_room(std::uint32_t seen, PageCount pages, Bytes alignment);
   bool has(const void* p, Bytes& bytes) const;
   [[noreturn, gnu::cold]] void reject(const void* p, const char* caller) const;
@@ -93,5 +104,12 @@ class ProgramHeaps {
 };
 
 extern constinit ProgramHeaps program_heaps;
+
+template <class Work>
+void ProgramHeap::with_slabs(Work&& work) {
+  acquire();
+  work(*home_, slabs());
+  release();
+}
 
 }  // namespace ashlar

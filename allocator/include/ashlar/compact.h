@@ -40,6 +40,80 @@ void ashlar_frag_hint_batch(const void *const *objects, size_t n, uint8_t *score
  * Where slabs are to be emptied, a p that free() would not take ends the program with one line. */
 void *ashlar_frag_move(void *p);
 
+/* --- Pools of objects that move ------------------------------------------------------------------
+ *
+ * A pool is a heap whose objects may move. Each has a tag, a number or an address of the program's,
+ * by which it finds the pointers to the object. Objects move in passes, and only then: between a
+ * begin and its end by hand, or in ashlar_pool_compact(), which calls a function of the program.
+ *
+ * Thread-safe, also in the child of a fork; not async-signal-safe. None of our locks is held while
+ * code of the program runs: it may allocate, free (objects of the pool, too), fork, or refuse. An
+ * object takes 16 bytes besides; objects larger than 32 KiB stay where they are. free() does not
+ * take objects of a pool. What can be known to be wrong ends the program with one line. */
+typedef struct ashlar_pool ashlar_pool;
+
+/* What became of an object that was to move. */
+typedef enum ashlar_verdict {
+  ASHLAR_SKIP,   /* it stays where it was */
+  ASHLAR_COPIED, /* its bytes are at the new place, and no pointer leads to the old one any more */
+  ASHLAR_FREED   /* it is not needed: both places go. Do not free it besides */
+} ashlar_verdict;
+
+/* One move that is proposed. `to` is at the program's disposal until the pass ends. */
+typedef struct ashlar_move {
+  void *from;
+  void *to;
+  size_t bytes; /* to be copied: usable bytes of both */
+  uint64_t tag;
+  ashlar_verdict verdict; /* for the program to set; it is ASHLAR_SKIP */
+} ashlar_move;
+
+/* What passes did. Each adds to it. */
+typedef struct ashlar_moved {
+  uint64_t objects; /* copied */
+  uint64_t bytes;   /* in them */
+  uint64_t skipped; /* objects that stayed */
+  uint64_t freed;   /* bytes of slabs that are empty now, and went back to the heap */
+} ashlar_moved;
+
+/* Copies an object and corrects the pointers to it, keeping other threads away meanwhile as the
+ * program sees fit. An object that another thread frees while it moves is freed, whatever this
+ * returns. */
+typedef ashlar_verdict ashlar_relocate(void *context, void *from, void *to, size_t bytes,
+                                       uint64_t tag);
+
+/* A new pool. relocate: null where all passes are by hand. Null and ENOMEM. */
+ashlar_pool *ashlar_pool_create(ashlar_relocate *relocate, void *context);
+/* Ends the lives of all its objects. No other thread may use it or them any more. */
+void ashlar_pool_destroy(ashlar_pool *pool);
+
+/* As malloc and free. Null and ENOMEM. Objects are aligned to 16 bytes. */
+void *ashlar_pool_malloc(ashlar_pool *pool, size_t bytes, uint64_t tag);
+void ashlar_pool_free(ashlar_pool *pool, void *object);
+size_t ashlar_pool_usable_size(ashlar_pool *pool, const void *object);
+uint64_t ashlar_pool_tag(ashlar_pool *pool, const void *object);
+
+/* Keeps an object where it is until as many unpins. 0; or -1 and EBUSY: it is moving right now, and
+ * the program's own lock tells where to. */
+int ashlar_pool_pin(ashlar_pool *pool, void *object);
+void ashlar_pool_unpin(ashlar_pool *pool, void *object);
+
+/* Begins a pass, of so many microseconds and bytes to be copied at most (UINT64_MAX, SIZE_MAX: as
+ * many as it takes), and fills moves[0 .. n). Returns how many; what was left out is proposed by the
+ * next pass. 0: nothing is worth it now; the pass must be ended nevertheless. -1 and EBUSY: another
+ * pass of this pool goes on. */
+ptrdiff_t ashlar_pool_begin(ashlar_pool *pool, uint64_t budget_us, size_t budget_bytes,
+                            ashlar_move *moves, size_t n);
+/* Not 0: the microseconds are over. What was not copied yet is to be skipped. */
+int ashlar_pool_should_stop(ashlar_pool *pool);
+/* Ends the pass that the calling thread began, with the same moves and their verdicts. */
+void ashlar_pool_end(ashlar_pool *pool, const ashlar_move *moves, size_t n, ashlar_moved *moved);
+
+/* Passes with the pool's own function, up to the budget. Adds to *moved. Returns 1: there may be
+ * more to do; 0: all was looked at. -1 and EBUSY as above; -1 and EINVAL: the pool has no function. */
+int ashlar_pool_compact(ashlar_pool *pool, uint64_t budget_us, size_t budget_bytes,
+                        ashlar_moved *moved);
+
 #ifdef __cplusplus
 }
 #endif

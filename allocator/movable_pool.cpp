@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MIT
+#include "movable_pool.h"
+
+#include <cerrno>
+#include <cstring>
+#include <new>
+
+#include "check.h"
+#include "compact.h"
+#include "objects.h"
+
+namespace ashlar {
+
+namespace {
+
+// Whose pass this thread is in: a forked child has this from the thread that forked.
+constinit thread_local const MovablePool* t_pass_of __attribute__((tls_model("initial-exec"))) =
+    nullptr;
+
+constexpr std::size_t kMovesPerPass = 64;  // of compact()
+
+[[noreturn, gnu::cold]] void refuse(const char* caller, const void* what, std::string_view why) {
+  fatal(Text().put(caller).put("(): ").hex(reinterpret_cast<std::uintptr_t>(what)).put(why));
+}
+
+}  // namespace
+
+// In front of every object.
+struct MovablePool::Header {
+  enum : std::uint32_t {
+    kNone = 0,
+    kSettled = 1,
+    kLeaving = 2,
+    kArriving = 3,
+    kGiven = 4,  // besides: while it was on its way
+    kPin = 8     // one of the pins that are counted above
+  };
+  static constexpr std::uint32_t place_of(std::uint32_t state) { return state % kGiven; }
+
+  std::uint64_t tag;                 // const while the object lives
+  std::atomic<std::uint32_t> state;  // atomic: any → any
+};
+
+MovablePool::Header& MovablePool::header(const void* object) {
+  static_assert(sizeof(Header) == kMinAlignment);
+  return *(static_cast<Header*>(const_cast<void*>(object)) - 1);
+}
+
+MovablePool::Header& MovablePool::checked_header(const void* object, const char* caller) const {
+  Header& h = header(object);
+  heap_->usable_bytes(&h, caller);
+  if (h.state.load() == Header::kNone) refuse(caller, object, " was freed already");
+  return h;
+}
+
+// --- its life -----------------------------------------------------------------------------------
+
+MovablePool& MovablePool::of(ashlar_pool* handle, const char* caller) {
+  auto* const pool = reinterpret_cast<MovablePool*>(handle);
+  if (!arena.contains(pool) || pool->magic_.load() != kMagic)
+    refuse(caller, handle, " is not a pool, or not any more");
+  return *pool;
+}
+
+MovablePool* MovablePool::create(ashlar_relocate* relocate, void* context) {
+  ProgramHeap* const heap = program_heaps.create({});
+  if (heap == nullptr) return nullptr;
+  void* const place = allocate(sizeof(MovablePool));
+  if (place == nullptr) {
+    program_heaps.destroy(heap->handle());
+    return nullptr;
+  }
+  auto* const pool = new (place) MovablePool;
+  pool->heap_ = heap;
+  pool->relocate_ = relocate;
+  pool->context_ = context;
+  return pool;
+}
+
+void MovablePool::destroy() {
+  if (magic_.exchange(0) != kMagic)
+    refuse("ashlar_pool_destroy", this, " is not a pool, or not any more");
+  program_heaps.destroy(heap_->handle());
+  give_slot(this, "ashlar_pool_destroy");
+}
+
+// --- objects ------------------------------------------------------------------------------------
+
+void* MovablePool::take(Bytes bytes, std::uint64_t tag) {
+  if (bytes > kMostObjectBytes) return out_of_memory();
+  const auto settle = [](void* slot, const void* its_tag) {
+    new (slot) Header{*static_cast<const std::uint64_t*>(its_tag), Header::kSettled};
+  };
+  void* const slot = heap_->take(bytes + sizeof(Header), kMinAlignment, {settle, &tag});
+  return slot == nullptr ? nullptr : static_cast<Header*>(slot) + 1;
+}
+
+void MovablePool::give(void* object, const char* caller) {
+  Header& h = checked_header(object, caller);
+  std::uint32_t state = h.state.load();
+  std::uint32_t next = 0;
+  do {
+    if (state == Header::kNone || (state & Header::kGiven) != 0) {
+      refuse(caller, object, " was freed already");
+    }
+    const bool settled = Header::place_of(state) == Header::kSettled;
+    next = settled ? Header::kNone : state | Header::kGiven;
+  } while (!h.state.compare_exchange_weak(state, next));
+  if (next == Header::kNone) heap_->give(&h, caller);
+}
+
+Bytes MovablePool::usable_bytes(const void* object, const char* caller) const {
+  return heap_->usable_bytes(&checked_header(object, caller), caller) - sizeof(Header);
+}
+
+std::uint64_t MovablePool::tag(const void* object, const char* caller) const {
+  return checked_header(object, caller).tag;
+}
+
+bool MovablePool::pin(void* object, const char* caller) {
+  settle_orphans();
+  Header& h = checked_header(object, caller);
+  std::uint32_t state = h.state.load();
+  do {
+    if (Header::place_of(state) == Header::kLeaving) return false;
+  } while (!h.state.compare_exchange_weak(state, state + Header::kPin));
+  return true;
+}
+
+void MovablePool::unpin(void* object, const char* caller) {
+  Header& h = checked_header(object, caller);
+  if (h.state.load() < Header::kPin) refuse(caller, object, " is not pinned");
+  h.state -= Header::kPin;
+}
+
+// --- passes -------------------------------------------------------------------------------------
+
+std::size_t MovablePool::begin(std::uint64_t budget_us, Bytes budget_bytes, ashlar_move* moves,
+                               std::size_t n, bool& busy) {
+  settle_orphans();
+  std::uint32_t none = 0;
+  busy = !process_.compare_exchange_strong(none, os::process_number());
+  if (busy) return 0;
+  t_pass_of = this;
+  const std::uint64_t now = os::now_us();
+  deadline_us_ = budget_us < UINT64_MAX - now ? now + budget_us : UINT64_MAX;
+  bytes_chosen_ = 0;
+  std::size_t count = 0;
+  heap_->with_slabs([&](Arena& home, LaneSlabs& slabs) {
+    if (!has_plan_) {
+      compactor.make_plan_of(slabs);
+      has_plan_ = true;
+      cursor_ = 0;
+    }
+    has_plan_ = !home.for_each_slab_of(slabs, UnitIndex{cursor_}, [&](const Slab& slab) {
+      cursor_ = home.unit_of_slab(slab).v;
+      return choose(home, slabs, slab, budget_bytes, moves, n, count);
+    });
+  });
+  return count;
+}
+
+bool MovablePool::should_stop() const { return os::now_us() >= deadline_us_; }
+
+// Chooses what leaves one slab. False: the budget or the moves are used up.
+bool MovablePool::choose(Arena& home, LaneSlabs& slabs, Slab slab, Bytes budget_bytes,
+                         ashlar_move* moves, std::size_t n, std::size_t& count) {
+  if (home.score_of(slab.base()) == 0) return true;
+  const SizeClass& info = slab.size_class_info();
+  const ClassIndex c{slab.descriptor().size_class};
+  for (std::uint32_t i = 0; i < info.capacity; i++) {
+    if (slab.is_free(i)) continue;
+    if (count == n || bytes_chosen_ + info.slot_bytes > budget_bytes || should_stop()) return false;
+    bool full = false;
+    if (leave(home, slabs, slab.base() + Bytes{i} * info.slot_bytes, c, moves[count], full)) {
+      bytes_chosen_ += info.slot_bytes;
+      count++;
+    }
+    if (full) break;
+  }
+  return true;
+}
+
+// False: this one stays. `full`: there is no better place for any.
+bool MovablePool::leave(Arena& home, LaneSlabs& slabs, std::byte* slot, ClassIndex c,
+                        ashlar_move& move, bool& full) {
+  Header& from = *reinterpret_cast<Header*>(slot);
+  std::uint32_t settled = Header::kSettled;  // and no pins
+  if (!from.state.compare_exchange_strong(settled, Header::kLeaving)) return false;
+  void* const place = home.take_dense(slabs, c);
+  if (place == nullptr) {
+    full = true;
+    std::uint32_t leaving = Header::kLeaving;
+    if (!from.state.compare_exchange_strong(leaving, Header::kSettled)) {
+      from.state.store(Header::kNone);  // given in the meantime
+      void* const given = slot;
+      home.give_slots(slabs, c, &given, 1);
+    }
+    return false;
+  }
+  auto* const to = new (place) Header{from.tag, Header::kArriving};
+  move = {&from + 1, to + 1, size_class(c).slot_bytes - sizeof(Header), from.tag, ASHLAR_SKIP};
+  return true;
+}
+
+// What was on its way, and goes.
+void MovablePool::give_place(void* object) {
+  header(object).state.store(Header::kNone);
+  heap_->give(&header(object), "ashlar_pool_end");
+}
+
+void MovablePool::end(const ashlar_move* moves, std::size_t n, ashlar_moved& moved) {
+  const auto slab_bytes = [&] {
+    Bytes bytes = 0;
+    heap_->with_slabs([&](Arena&, LaneSlabs& slabs) { bytes = slabs.slab_bytes; });
+    return bytes;
+  };
+  // The one of the two that stays is settled, unless the program gave it on its way.
+  const auto settle = [&](void* object) {
+    std::uint32_t state = header(object).state.load();
+    while ((state & Header::kGiven) == 0) {
+      const std::uint32_t settled = state - Header::place_of(state) + Header::kSettled;
+      if (header(object).state.compare_exchange_weak(state, settled)) return;
+    }
+    give_place(object);
+  };
+  const Bytes before = slab_bytes();
+  for (const ashlar_move* m = moves; m != moves + n; m++) {
+    const bool gone =
+        m->verdict == ASHLAR_FREED || (header(m->from).state.load() & Header::kGiven) != 0;
+    const bool copied = m->verdict == ASHLAR_COPIED && !gone;
+    if (copied) {
+      settle(m->to);
+      give_place(m->from);
+      moved.objects++;
+      moved.bytes += m->bytes;
+    } else {
+      give_place(m->to);
+      if (gone) {
+        give_place(m->from);
+      } else {
+        settle(m->from);
+        moved.skipped++;
+      }
+    }
+  }
+  const Bytes after = slab_bytes();
+  if (before > after) moved.freed += before - after;
+  t_pass_of = nullptr;
+  process_.store(0);
+}
+
+bool MovablePool::compact(std::uint64_t budget_us, Bytes budget_bytes, ashlar_moved& moved,
+                          bool& busy) {
+  const std::uint64_t now = os::now_us();
+  const std::uint64_t deadline = budget_us < UINT64_MAX - now ? now + budget_us : UINT64_MAX;
+  for (;;) {
+    ashlar_move moves[kMovesPerPass];
+    const std::uint64_t begun = os::now_us();
+    if (begun >= deadline || budget_bytes == 0) return true;
+    const std::size_t count = begin(deadline - begun, budget_bytes, moves, kMovesPerPass, busy);
+    if (busy) return true;
+    const bool more = has_plan_;
+    for (std::size_t i = 0; i < count && !should_stop(); i++) {
+      ashlar_move& m = moves[i];
+      m.verdict = relocate_(context_, m.from, m.to, m.bytes, m.tag);
+    }
+    budget_bytes -= bytes_chosen_;
+    end(moves, count, moved);
+    if (!more || count == 0) return more;
+  }
+}
+
+// After a fork in the middle of another thread's pass.
+void MovablePool::settle_orphans() {
+  std::uint32_t process = process_.load();
+  if (process == 0 || process == os::process_number() || t_pass_of == this) return;
+  // Whoever gets it does it; to all others, a pass goes on.
+  if (!process_.compare_exchange_strong(process, os::process_number())) return;
+  heap_->with_slabs([&](Arena& home, LaneSlabs& slabs) {
+    home.for_each_slab_of(slabs, UnitIndex{0}, [&](const Slab& slab) {
+      const SizeClass& info = slab.size_class_info();
+      for (std::uint32_t i = 0; i < info.capacity; i++) {
+        if (slab.is_free(i)) continue;
+        std::byte* const slot = slab.base() + Bytes{i} * info.slot_bytes;
+        Header& h = *reinterpret_cast<Header*>(slot);
+        const std::uint32_t state = h.state.load();
+        if (Header::place_of(state) < Header::kLeaving) continue;
+        if (state == Header::kLeaving) {
+          h.state.store(Header::kSettled);
+          continue;
+        }
+        h.state.store(Header::kNone);
+        const bool last = slab.descriptor().used == 1;
+        void* const given = slot;
+        home.give_slots(slabs, ClassIndex{slab.descriptor().size_class}, &given, 1);
+        if (last) break;  // the slab may be gone
+      }
+      return true;
+    });
+  });
+  has_plan_ = false;
+  process_.store(0);
+}
+
+}  // namespace ashlar

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+// L5 · movable_pool: a program's heap whose objects move, with the program's help.
+//
+// What:    each object has a tag, by which the program finds the pointers to it. A pass names
+//          objects to be moved and where to; the program copies them, or not; the end of the pass
+//          frees what was left. Or a function that the program gives does it, one by one.
+// How:     sixteen bytes in front of each object hold its tag and its state:
+//
+//            settled ──begin──▶ leaving ──end: copied──▶ gone
+//               ▲                  └──────end: skipped──▶ settled
+//               └──end: copied── arriving ◀──begin── (free slot of a full slab)
+//
+//          An object that is pinned does not leave. One that is given while it leaves or arrives is
+//          only marked; the end of the pass gives it. Which slabs are emptied says Ranking; the
+//          place where a pass ended is where the next one goes on.
+// Threads: any; one pass at a time. A state changes by single atomic steps; slots are taken,
+//          given and looked through under the heap's lock, which is never held while code of the
+//          program runs.
+// Fork:    a pass goes on in the child if its thread does. Otherwise its objects are put right by
+//          the next who wants to pin or begin: what was leaving stays, what was arriving goes.
+#pragma once
+
+#include <atomic>
+
+#include "ashlar/compact.h"
+#include "program_heap.h"
+
+namespace ashlar {
+
+class MovablePool {
+ public:
+  // The pool behind a handle; aborts when it is none.
+  static MovablePool& of(ashlar_pool* handle, const char* caller);
+  ashlar_pool* handle() { return reinterpret_cast<ashlar_pool*>(this); }
+
+  // Null and errno.
+  static MovablePool* create(ashlar_relocate* relocate, void* context);
+  // Destroys its objects, too.
+  void destroy();
+
+  void* take(Bytes bytes, std::uint64_t tag);
+  // These abort when no object of this pool starts there.
+  void give(void* object, const char* caller);
+  Bytes usable_bytes(const void* object, const char* caller) const;
+  std::uint64_t tag(const void* object, const char* caller) const;
+  // False: it is on its way.
+  [[nodiscard]] bool pin(void* object, const char* caller);
+  void unpin(void* object, const char* caller);
+
+  // Fills moves[0 .. n) and returns how many; see ashlar_pool_begin. `busy`: another pass goes on.
+  std::size_t begin(std::uint64_t budget_us, Bytes budget_bytes, ashlar_move* moves, std::size_t n,
+                    bool& busy);
+  bool should_stop() const;
+  void end(const ashlar_move* moves, std::size_t n, ashlar_moved& moved);
+  // Passes with the pool's own function. True: there may be more to do. `busy` as above.
+  bool compact(std::uint64_t budget_us, Bytes budget_bytes, ashlar_moved& moved, bool& busy);
+  bool has_relocate() const { return relocate_ != nullptr; }
+
+ private:
+  struct Header;
+
+  static Header& header(const void* object);
+  Header& checked_header(const void* object, const char* caller) const;
+  bool choose(Arena& home, LaneSlabs& slabs, Slab slab, Bytes budget_bytes, ashlar_move* moves,
+              std::size_t n, std::size_t& count);
+  bool leave(Arena& home, LaneSlabs& slabs, std::byte* slot, ClassIndex c, ashlar_move& move,
+             bool& full);
+  void give_place(void* object);
+  void settle_orphans();
+
+  static constexpr std::uint64_t kMagic = 0x6c'6f'6f'70'6c'68'73'61;  // "ashlpool", read backwards
+
+  std::atomic<std::uint64_t> magic_ = kMagic;  // atomic: destroy → all
+  ProgramHeap* heap_ = nullptr;                // const, like the next two
+  ashlar_relocate* relocate_ = nullptr;
+  void* context_ = nullptr;
+  std::atomic<std::uint32_t> process_ = 0;  // atomic: who began a pass → all; 0: none goes on
+  std::uint64_t deadline_us_ = 0;           // whose pass it is, like the next three
+  Bytes bytes_chosen_ = 0;
+  bool has_plan_ = false;
+  std::uint32_t cursor_ = 0;  // the unit where the next pass goes on
+};
+
+}  // namespace ashlar

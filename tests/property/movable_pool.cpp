@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: MIT
+// Pools whose objects move while the program goes on: what is reached by tag is always what was
+// put there, whatever callbacks do.
+#include "movable_pool.h"
+
+#include <sys/wait.h>
+
+#include <cstring>
+#include <mutex>
+#include <thread>
+
+#include "heap.h"
+#include "maintenance.h"
+#include "options.h"
+#include "property.h"
+
+namespace ashlar::test {
+
+namespace {
+
+// Invariants hold in a quiet arena.
+[[maybe_unused]] const auto no_thread = options.background = kBackgroundNever;
+
+struct Object {
+  void* p = nullptr;
+  Bytes bytes = 0;
+  std::uint64_t stamp = 0;
+  std::uint32_t pins = 0;
+};
+
+// Objects by tag, and a pool that moves them.
+struct Table {
+  explicit Table(std::uint64_t seed) : random(seed), objects(4000) {}
+  ~Table() { pool->destroy(); }
+  Table(const Table&) = delete;
+
+  void put(std::uint64_t tag) {
+    Object& o = objects[tag];
+    o.bytes = std::max(random.up_to(random.chance(2) ? 60'000 : 4'000), 16u);
+    o.stamp = random.next();
+    o.p = pool->take(o.bytes, tag);
+    REQUIRE(o.p != nullptr);
+    fill(o.p, o.bytes, o.stamp);
+  }
+  void drop(std::uint64_t tag) {
+    Object& o = objects[tag];
+    REQUIRE(is_right(tag));
+    pool->give(o.p, "free");
+    o = {};
+  }
+  bool is_right(std::uint64_t tag) const {
+    const Object& o = objects[tag];
+    return o.p == nullptr || (is_filled(o.p, o.bytes, o.stamp) && pool->tag(o.p, "tag") == tag &&
+                              pool->usable_bytes(o.p, "size") >= o.bytes);
+  }
+  ashlar_verdict relocate(void* from, void* to, std::size_t bytes, std::uint64_t tag);
+
+  static ashlar_verdict call(void* table, void* from, void* to, std::size_t bytes,
+                             std::uint64_t tag) {
+    return static_cast<Table*>(table)->relocate(from, to, bytes, tag);
+  }
+  MovablePool* pool = MovablePool::create(call, this);
+  Random random;
+  std::vector<Object> objects;
+  bool forks = true;
+  std::uint32_t broken = 0;
+};
+
+// Copies, mostly; and all that a callback may do.
+ashlar_verdict Table::relocate(void* from, void* to, std::size_t bytes, std::uint64_t tag) {
+  Object& o = objects[tag];
+  broken += o.p != from || o.pins != 0 || !is_right(tag);
+  const std::uint32_t what = random.below(100);
+  if (what < 10) return ASHLAR_SKIP;
+  if (what < 15) {
+    o = {};
+    return ASHLAR_FREED;
+  }
+  if (what < 20) {  // freed behind the pass's back
+    pool->give(from, "free");
+    o = {};
+    return random.chance(50) ? ASHLAR_SKIP : ASHLAR_COPIED;
+  }
+  std::memcpy(to, from, bytes);
+  o.p = to;
+  if (what < 30) {
+    const std::uint64_t other = random.below(objects.size());
+    if (other != tag && objects[other].p != nullptr && objects[other].pins == 0) drop(other);
+  } else if (what < 40) {
+    const std::uint64_t other = random.below(objects.size());
+    if (objects[other].p == nullptr) put(other);
+  } else if (what < 45) {
+    broken += !pool->pin(to, "pin");
+    pool->unpin(to, "unpin");
+  } else if (what < 50) {
+    broken += pool->pin(from, "pin");  // it is on its way
+  } else if (what == 50 && forks) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      // Another thread than the pass's, as far as the pool can tell: what moves is put right.
+      bool right = true;
+      std::thread([&] {
+        forks = false;
+        for (std::uint64_t t = 0; t < objects.size(); t++) right &= t == tag || is_right(t);
+      }).join();
+      ::_exit(right ? 0 : 1);
+    }
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    broken += status != 0;
+  } else if (what < 53) {
+    pool->give(to, "free");  // copied, and freed at its new place before the pass ends
+    o = {};
+  }
+  return ASHLAR_COPIED;
+}
+
+}  // namespace
+
+TEST_CASE("what a tag leads to is what was put there, whatever passes and callbacks do") {
+  for_seeds(3, [](Random& random) {
+    Table table(random.next());
+    for (std::uint32_t i = 0; i < steps(40'000); i++) {
+      const std::uint64_t tag = random.below(table.objects.size());
+      Object& o = table.objects[tag];
+      if (o.p == nullptr) {
+        trace.step("put %zu", static_cast<std::size_t>(tag));
+        if (random.chance(i / 8000 % 2 == 0 ? 90 : 20)) table.put(tag);
+      } else if (o.pins != 0 && random.chance(50)) {
+        trace.step("unpin %p", o.p);
+        table.pool->unpin(o.p, "unpin");
+        o.pins--;
+      } else if (random.chance(3)) {
+        trace.step("pin %p", o.p);
+        REQUIRE(table.pool->pin(o.p, "pin"));
+        o.pins++;
+      } else if (o.pins == 0 && random.chance(60)) {
+        trace.step("drop %p", o.p);
+        table.drop(tag);
+      }
+      if (random.below(300) == 0) {
+        trace.step("compact");
+        ashlar_moved moved{};
+        bool busy = false;
+        table.pool->compact(random.chance(50) ? UINT64_MAX : random.up_to(500),
+                            random.chance(50) ? SIZE_MAX : random.up_to(1'000'000), moved, busy);
+        REQUIRE(!busy);
+      }
+      if (random.below(2000) == 0) {
+        REQUIRE(sound(arena.check_invariants()) == "");
+        for (std::uint64_t t = 0; t < table.objects.size(); t++) REQUIRE(table.is_right(t));
+      }
+    }
+    REQUIRE(table.broken == 0);
+  });
+}
+
+TEST_CASE("a pass by hand does what it was told, entry by entry") {
+  for_seeds(3, [](Random& random) {
+    Table table(random.next());
+    for (std::uint64_t t = 0; t < table.objects.size(); t++) table.put(t);
+    for (std::uint64_t t = 0; t < table.objects.size(); t++) {
+      if (random.chance(70)) table.drop(t);
+    }
+    for (int pass = 0; pass < 50; pass++) {
+      ashlar_move moves[100];
+      bool busy = false;
+      const std::size_t n = table.pool->begin(UINT64_MAX, SIZE_MAX, moves, 100, busy);
+      REQUIRE(!busy);
+      ashlar_move none[1];
+      table.pool->begin(UINT64_MAX, SIZE_MAX, none, 1, busy);
+      REQUIRE(busy);
+      for (std::size_t i = 0; i < n; i++) {
+        ashlar_move& m = moves[i];
+        Object& o = table.objects[m.tag];
+        REQUIRE(o.p == m.from);
+        REQUIRE(m.verdict == ASHLAR_SKIP);
+        REQUIRE(m.bytes >= o.bytes);
+        m.verdict = static_cast<ashlar_verdict>(random.below(3));
+        if (m.verdict == ASHLAR_FREED) o = {};
+        if (m.verdict != ASHLAR_COPIED) continue;
+        std::memcpy(m.to, m.from, m.bytes);
+        o.p = m.to;
+      }
+      ashlar_moved moved{};
+      table.pool->end(moves, n, moved);
+      REQUIRE(sound(arena.check_invariants()) == "");
+      for (std::uint64_t t = 0; t < table.objects.size(); t++) REQUIRE(table.is_right(t));
+    }
+  });
+}
+
+TEST_CASE("several threads use and compact one pool") {
+  struct Shared {
+    std::mutex mutex;  // over the table, not over the pool
+    std::vector<Object> objects = std::vector<Object>(2000);
+    MovablePool* pool = nullptr;
+  } shared;
+  const auto relocate = [](void* context, void* from, void* to, std::size_t bytes,
+                           std::uint64_t tag) {
+    auto& s = *static_cast<Shared*>(context);
+    const std::lock_guard lock(s.mutex);
+    if (s.objects[tag].p != from) return ASHLAR_SKIP;  // freed meanwhile
+    std::memcpy(to, from, bytes);
+    s.objects[tag].p = to;
+    return ASHLAR_COPIED;
+  };
+  shared.pool = MovablePool::create(relocate, &shared);
+  std::atomic<int> broken = 0;
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 4; t++) {
+    threads.emplace_back([&, t] {
+      Random random(t + 1);
+      for (std::uint32_t i = 0; i < steps(20'000); i++) {
+        const std::uint64_t tag = random.below(shared.objects.size());
+        {
+          const std::lock_guard lock(shared.mutex);
+          Object& o = shared.objects[tag];
+          if (o.p == nullptr) {
+            o.bytes = std::max(random.up_to(2000), 16u);
+            o.stamp = random.next();
+            o.p = shared.pool->take(o.bytes, tag);
+            fill(o.p, o.bytes, o.stamp);
+          } else {
+            broken += !is_filled(o.p, o.bytes, o.stamp);
+            if (random.chance(60)) {
+              shared.pool->give(o.p, "free");
+              o = {};
+            } else if (shared.pool->pin(o.p, "pin")) {
+              shared.pool->unpin(o.p, "unpin");
+            }
+          }
+        }
+        if (random.below(100) == 0) {
+          ashlar_moved moved{};
+          bool busy = false;
+          shared.pool->compact(200, SIZE_MAX, moved, busy);
+        }
+      }
+      heap.release_lane_of_this_thread();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(broken == 0);
+  for (const Object& o : shared.objects) {
+    if (o.p != nullptr) CHECK(is_filled(o.p, o.bytes, o.stamp));
+  }
+  CHECK(sound(arena.check_invariants()) == "");
+  shared.pool->destroy();
+}
+
+TEST_CASE("a child that another thread forked in the middle of a pass puts it right") {
+  Table table(1);
+  for (std::uint64_t t = 0; t < 2000; t++) table.put(t);
+  for (std::uint64_t t = 0; t < 2000; t++) {
+    if (t % 3 != 0) table.drop(t);
+  }
+  ashlar_move moves[200];
+  bool busy = false;
+  const std::size_t n = table.pool->begin(UINT64_MAX, SIZE_MAX, moves, 200, busy);
+  REQUIRE(n > 10);
+  int status = -1;
+  std::thread([&] {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      bool right = true;
+      for (std::uint64_t t = 0; t < 2000; t += 3) right &= table.is_right(t);
+      right &= table.pool->pin(moves[0].from, "pin");
+      table.pool->unpin(moves[0].from, "unpin");
+      ashlar_moved moved{};
+      table.forks = false;
+      for (int i = 0; i < 100; i++) table.pool->compact(UINT64_MAX, SIZE_MAX, moved, busy);
+      right &= moved.objects > 0 && table.broken == 0;
+      for (std::uint64_t t = 0; t < 2000; t++) right &= table.is_right(t);
+      right &= arena.check_invariants() == nullptr;
+      ::_exit(right ? 0 : 1);
+    }
+    ::waitpid(child, &status, 0);
+  }).join();
+  CHECK(status == 0);
+  ashlar_moved moved{};
+  table.pool->end(moves, n, moved);
+  CHECK(moved.skipped == n);
+}
+
+}  // namespace ashlar::test
