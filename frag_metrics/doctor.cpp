@@ -155,7 +155,9 @@ class Doctor {
                                                 : "Find who holds them: `ashlar sites` (with "
                                                   "sample_kib:512). ") +
               "Allocate what lives long apart from what does not, or make the survivors anew (as "
-              "Redis does with activedefrag). New objects fill the gaps.",
+              "Redis does with activedefrag)" +
+              (snapshot_.is_shared() ? "" : ", or move them (ashlar_frag_move)") +
+              ". New objects fill the gaps.",
           .saving = saving});
   }
 

@@ -6,13 +6,31 @@
  *
  * Allocates COUNT objects of BYTES and writes to each, frees all but every KEPT_OF_EVERYth, and
  * allocates one large object of LARGE bytes (0: none). Trims its magazines, says "ready" and then
- * obeys lines on its standard input: "free" frees the rest, "churn" allocates and frees a little,
- * "end" (or the end of input) ends it. Each is answered by "done".
+ * obeys lines on its standard input: "free" frees the rest, "move" moves them to better places,
+ * "churn" allocates and frees a little, "end" (or the end of input) ends it. Each is answered by
+ * "done".
  */
+#include <dlfcn.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+/* With what the library has for it; each round finds a new plan. */
+static void move_all(char **objects, size_t count) {
+  unsigned (*hint)(const void *) = (unsigned (*)(const void *))dlsym(RTLD_DEFAULT, "ashlar_frag_hint");
+  void *(*move)(void *) = (void *(*)(void *))dlsym(RTLD_DEFAULT, "ashlar_frag_move");
+  enum { kRounds = 12, kPauseUs = 110 * 1000 };
+  for (int round = 0; round < kRounds && hint != NULL && move != NULL; round++) {
+    for (size_t i = 0; i < count; i++) {
+      char *const to = objects[i] == NULL || hint(objects[i]) == 0 ? NULL : move(objects[i]);
+      if (to != NULL) objects[i] = to;
+    }
+    usleep(kPauseUs);
+  }
+  malloc_trim(0);
+}
 
 static void churn(void) {
   enum { kObjects = 5000 };
@@ -53,6 +71,8 @@ int main(int argc, char **argv) {
     if (strcmp(line, "free\n") == 0) {
       for (size_t i = 0; i < count; i++) free(objects[i]);
       memset(objects, 0, count * sizeof *objects);
+    } else if (strcmp(line, "move\n") == 0) {
+      move_all(objects, count);
     } else if (strcmp(line, "churn\n") == 0) {
       churn();
     }

@@ -198,6 +198,19 @@ def trim_is_answered():
         busy.wait()
 
 
+def sparse_slabs_can_be_saved():
+    """the doctor says what moving the survivors together saves, and that is what it saves"""
+    with subject([KNOWN, 200, 300_000, 20, 0], library=LIBRARY) as one:
+        (found,) = [f for f in tool.json("doctor", one.pid, expect=1)["findings"]
+                    if f["name"] == "sparse_slabs"]
+        before = tool.json("report", one.pid)["heap"]["resident"]
+        one.tell("move")
+        after = tool.json("report", one.pid)["heap"]["resident"]
+    saved = before - after
+    assert found["saving"] > 10 << 20, found
+    assert abs(saved - found["saving"]) < found["saving"] * 0.2, (saved, found)
+
+
 def run_keeps_the_exit_code():
     """run passes on what the program says, reads and exits with"""
     done = tool.run("run", "--", "/bin/sh", "-c", "echo out; echo err >&2; exit 7", expect=7)
@@ -248,6 +261,7 @@ sys.exit(
             diff_tells_the_change,
             exports_agree,
             trim_is_answered,
+            sparse_slabs_can_be_saved,
             run_keeps_the_exit_code,
             serve_answers,
         )
