@@ -230,7 +230,9 @@ class Doctor {
          .cause = fmt::format("It stays when the heap shrinks, and each of {} costs some (what "
                               "those had that ended is used again); so do samples.",
                               lanes()),
-         .remedy = "Fewer threads that allocate at the same time.",
+         .remedy = snapshot_.sample_kib > 0
+                       ? "Fewer threads that allocate at the same time; a larger sample_kib."
+                       : "Fewer threads that allocate at the same time.",
          .saving = 0});
   }
 
