@@ -83,7 +83,7 @@ int run(int argc, char** argv) {
   one_target(top);
   json(top);
   top->add_option("--every", every, "Time between frames")->capture_default_str();
-  top->add_option("--count", frames, "End after so many frames")->check(CLI::PositiveNumber);
+  top->add_option("--count", frames, "End after so many frames")->check(CLI::Range(1, 1'000'000));
   top->callback([&] { code = run_top(target, duration(every), frames, view); });
 
   CLI::App* const diff = verb("diff", "What changed between two reports");
