@@ -55,19 +55,32 @@ std::uint32_t Arena::take_from(LaneSlabs& lane, ClassIndex c, UnitIndex unit, vo
 }
 
 void Arena::give_slots(LaneSlabs& lane, ClassIndex c, void* const* slots, std::uint32_t count) {
-  give_by_word(
-      c, slots, count,
-      [&](Slab& slab, std::uint32_t w, std::uint64_t bits, void* const* of_word, std::uint32_t n) {
-        // The slab has become a mosaic since, or they come from its gaps.
-        if (slab.descriptor().list == LaneSlabs::kMosaicList) [[unlikely]] {
-          return give_to_mosaic(of_word, n);
-        }
-        if (slab.give(w, bits) == Give::double_free) return Give::double_free;
-        slab.descriptor().used = slab.descriptor().used - n;
-        note_given(lane, c, n);
-        after_give(lane, c, slab);
-        return Give::done;
-      });
+  std::uint32_t given = 0;
+  give_by_word(c, slots, count,
+               [&](SlabDescriptor& d, BitmapWord* word, std::uint32_t w, std::uint64_t bits,
+                   void* const* of_word, std::uint32_t n) {
+                 const std::uint32_t left = d.used - n;
+                 if (static_cast<std::int32_t>(left) < d.least_used) [[unlikely]]
+                   return give_and_place(lane, c, w, bits, of_word, n);
+                 if (set_free(d, *word, w, bits) == Give::double_free) return Give::double_free;
+                 d.used = left;
+                 given += n;
+                 return Give::done;
+               });
+  note_given(lane, c, given);
+}
+
+// Where one comparison said that there is more to do than to set bits.
+Give Arena::give_and_place(LaneSlabs& lane, ClassIndex c, std::uint32_t w, std::uint64_t bits,
+                           void* const* slots, std::uint32_t count) {
+  Slab slab = slab_at(slab_unit(*slots, size_class(c)), c);
+  // The slab has become a mosaic since, or they come from its gaps.
+  if (slab.descriptor().list == LaneSlabs::kMosaicList) return give_to_mosaic(slots, count);
+  if (slab.give(w, bits) == Give::double_free) return Give::double_free;
+  slab.descriptor().used = slab.descriptor().used - count;
+  note_given(lane, c, count);
+  after_give(lane, c, slab);
+  return Give::done;
 }
 
 // Slots are sorted by class first (a counting sort), so that a bitmap word is written once for
@@ -91,13 +104,16 @@ void Arena::give_remote(void* const* slots, std::uint32_t count) {
     for (std::uint32_t i = 0; i < n; i++) sorted[end[class_of[i]]++] = slots[i];
 
     for (std::uint32_t c = 0, begin = 0; c < kClassCount; begin = end[c++]) {
-      give_by_word(
-          ClassIndex{c}, sorted + begin, end[c] - begin,
-          [&](Slab& slab, std::uint32_t w, std::uint64_t bits, void* const*, std::uint32_t) {
-            if (slab.give_remote(w, bits) == Give::double_free) return Give::double_free;
-            notify_owner(unit_of_slab(slab));
-            return Give::done;
-          });
+      give_by_word(ClassIndex{c}, sorted + begin, end[c] - begin,
+                   [&](SlabDescriptor&, BitmapWord*, std::uint32_t w, std::uint64_t bits,
+                       void* const* of_word, std::uint32_t) {
+                     const UnitIndex unit = slab_unit(*of_word, size_class(ClassIndex{c}));
+                     if (slab_at(unit, ClassIndex{c}).give_remote(w, bits) == Give::double_free) {
+                       return Give::double_free;
+                     }
+                     notify_owner(unit);
+                     return Give::done;
+                   });
     }
     const std::uint32_t in_slabs = end[kClassCount - 1];
     if (give_to_mosaic(sorted + in_slabs, n - in_slabs) == Give::double_free) {
@@ -108,52 +124,62 @@ void Arena::give_remote(void* const* slots, std::uint32_t count) {
   }
 }
 
-// Two passes over blocks that the first-level cache holds: the first finds all descriptors and
-// bitmap words and prefetches them, so that the second waits for none.
 template <class GiveBits>
 void Arena::give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give) {
+  const SizeClass& info = size_class(c);
+  if (info.slab_bytes != kUnitBytes) {
+    give_by_word_of<4 * kUnitBytes, true>(c, slots, count, give);
+  } else if (info.words <= ChunkMeta::kShortWords) {
+    give_by_word_of<kUnitBytes, true>(c, slots, count, give);
+  } else {
+    give_by_word_of<kUnitBytes, false>(c, slots, count, give);
+  }
+}
+
+// The loop that a free far from the caches spends its time in, in as few instructions as will do.
+// Two passes over blocks that the first-level cache holds: the first finds descriptors and bitmap
+// words and prefetches them, so that the second waits for none.
+template <Bytes kSlabBytes, bool kShort, class GiveBits>
+void Arena::give_by_word_of(ClassIndex c, void* const* slots, std::uint32_t count,
+                            GiveBits&& give) {
   constexpr std::uint32_t kBlock = 64;
+  constexpr Bytes kBitmaps =
+      kShort ? offsetof(ChunkMeta, short_free) : offsetof(ChunkMeta, long_free);
+  constexpr std::uint32_t kWords = kShort ? ChunkMeta::kShortWords : ChunkMeta::kLongWords;
+  const std::uint64_t magic = size_class(c).magic;
   struct {
     SlabDescriptor* descriptor;
-    BitmapWord* free;
-    std::uint32_t slot;
+    BitmapWord* word;
+    std::uint64_t bit;
   } at[kBlock];
-  const SizeClass info = size_class(c);
-  const std::uint32_t slab_mask = info.slab_bytes - 1;
-  const bool is_short = info.words <= ChunkMeta::kShortWords;
-  const Bytes remote_distance = is_short ? ChunkMeta::kShortDistance : ChunkMeta::kLongDistance;
 
   while (count != 0) {
     const std::uint32_t n = count < kBlock ? count : kBlock;
     for (std::uint32_t i = 0; i < n; i++) {
       const Bytes offset = data_offset(slots[i]);
-      const std::uint32_t u = (offset & ~Bytes{slab_mask}) / kUnitBytes % kUnitsPerChunk;
-      ChunkMeta& m = meta_[offset / kChunkBytes];
-      const std::uint32_t slot =
-          slot_index(static_cast<std::uint32_t>(offset) & slab_mask, info.magic);
-      at[i] = {&m.slab[u], is_short ? m.short_free[u] : m.long_free[u], slot};
+      const std::uint32_t slot = slot_index(static_cast<std::uint32_t>(offset % kSlabBytes), magic);
+      const std::uint32_t u =
+          static_cast<std::uint32_t>(align_down(offset, kSlabBytes) / kUnitBytes % kUnitsPerChunk);
+      auto* const m = reinterpret_cast<std::byte*>(&meta_[offset / kChunkBytes]);
+      at[i] = {reinterpret_cast<SlabDescriptor*>(m) + u,
+               reinterpret_cast<BitmapWord*>(m + kBitmaps) + (u * kWords + slot / 64),
+               std::uint64_t{1} << slot % 64};
       __builtin_prefetch(at[i].descriptor, 1);
-      __builtin_prefetch(at[i].free + slot / 64, 1);
+      __builtin_prefetch(at[i].word, 1);
     }
     for (std::uint32_t i = 0; i < n;) {
-      const auto& first = at[i];
       const std::uint32_t begin = i;
-      const std::uint32_t w = first.slot / 64;
-      std::uint64_t bits = 0;
+      BitmapWord* const word = at[i].word;
+      std::uint64_t bits = at[i].bit;
       std::uint64_t twice = 0;
-      do {
-        const std::uint64_t bit = std::uint64_t{1} << at[i].slot % 64;
-        twice |= bits & bit;
-        bits |= bit;
-        i++;
-      } while (i < n && at[i].descriptor == first.descriptor && at[i].slot / 64 == w);
-
-      Slab slab(*first.descriptor, first.free, first.free + remote_distance,
-                reinterpret_cast<std::byte*>(
-                    align_down(reinterpret_cast<std::uintptr_t>(slots[begin]), info.slab_bytes)),
-                c);
-      if (twice != 0 || give(slab, w, bits, slots + begin, i - begin) == Give::double_free)
-          [[unlikely]] {
+      for (i++; i < n && at[i].word == word; i++) {
+        twice |= bits & at[i].bit;
+        bits |= at[i].bit;
+      }
+      const auto w = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(word) /
+                                                sizeof *word % kWords);
+      if (twice != 0 || give(*at[begin].descriptor, word, w, bits, slots + begin, i - begin) ==
+                            Give::double_free) [[unlikely]] {
         report_double_free(slots + begin, i - begin);
       }
     }
@@ -245,7 +271,7 @@ bool Arena::create_slab(LaneSlabs& lane, ClassIndex c) {
   const UnitIndex unit = unit_of(block.first);
   Slab slab = slab_at(unit, c);
   slab.create(c, lane.index.v);
-  slab.descriptor().list = LaneSlabs::kNoList;
+  set_list(slab.descriptor(), c, LaneSlabs::kNoList);
   note_unit(lane, unit);
   units_.set(unit, units, UnitEntry{lane.tag, c});
   place(lane, c, slab);
@@ -283,7 +309,7 @@ void Arena::link(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t l
   const UnitIndex unit = unit_of_slab(slab);
   std::uint32_t& head = head_of(lane, c, list);
   SlabDescriptor& d = slab.descriptor();
-  d.list = list;
+  set_list(d, c, list);
   d.prev = kNone;
   d.next = head;
   if (head != kNone) slab_at(UnitIndex{head}, c).descriptor().prev = unit.v;
@@ -303,7 +329,13 @@ void Arena::unlink(LaneSlabs& lane, ClassIndex c, const Slab& slab) {
     }
   }
   if (d.next != kNone) slab_at(UnitIndex{d.next}, c).descriptor().prev = d.prev;
-  d.list = LaneSlabs::kNoList;
+  set_list(d, c, LaneSlabs::kNoList);
+}
+
+void Arena::set_list(SlabDescriptor& d, ClassIndex c, std::uint8_t list) {
+  d.list = list;
+  const bool until_empty = list == 0 || list == LaneSlabs::kAsideList;
+  d.least_used = until_empty ? 1 : static_cast<std::int32_t>(least_used(size_class(c), list));
 }
 
 // --- lanes --------------------------------------------------------------------------------------
@@ -369,7 +401,7 @@ void Arena::recover_lane(LaneSlabs& lane) {
       Slab slab = slab_at(unit, entry.size_class());
       slab.recount();
       slab.drain_remote();
-      slab.descriptor().list = LaneSlabs::kNoList;
+      set_list(slab.descriptor(), entry.size_class(), LaneSlabs::kNoList);
       lane.slab_bytes = lane.slab_bytes + info.slab_bytes;
       lane.used_bytes = lane.used_bytes + Bytes{slab.descriptor().used} * info.slot_bytes;
       place(lane, entry.size_class(), slab);
@@ -502,6 +534,8 @@ const char* Arena::check_invariants() const {
     const SizeClass& info = slab.size_class_info();
     const bool aside = d.list == LaneSlabs::kAsideList;
     if (!aside && d.list != fullness(info, d.used)) broken = "arena 2: the wrong list";
+    if (d.least_used > static_cast<std::int32_t>(d.used) && d.used != 0)
+      broken = "arena 2: the wrong bound of a list";
     if (broken != nullptr || d.list == LaneSlabs::kNoList) return;
     if (!aside && (lane.nonempty[c.v] >> d.list & 1) == 0) {
       broken = "arena 2: a list says it is empty";

@@ -265,8 +265,8 @@ class Arena {
   }
   const void* unit_address(UnitIndex unit) const { return data_ + Bytes{unit.v} * kUnitBytes; }
 
-  // Calls give(slab, word, bits, slots, count) → Give for the slots of each bitmap word, in order.
-  // Aborts when one was free already.
+  // Calls give(descriptor, word, its index, bits, slots, count) → Give for the slots of each bitmap
+  // word, in order. Aborts when one was free already.
   template <class GiveBits>
   void give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give);
   std::uint32_t fullest_slab(LaneSlabs& lane, ClassIndex c);
@@ -275,6 +275,11 @@ class Arena {
   bool take_back(LaneSlabs& lane, ClassIndex c);
   void heed_plan(LaneSlabs& lane);
   void take_back_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab);
+  template <Bytes kSlabBytes, bool kShort, class GiveBits>
+  void give_by_word_of(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give);
+  [[gnu::noinline]] Give give_and_place(LaneSlabs& lane, ClassIndex c, std::uint32_t w,
+                                        std::uint64_t bits, void* const* slots,
+                                        std::uint32_t count);
   bool create_slab(LaneSlabs& lane, ClassIndex c);
   void retire_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void place(LaneSlabs& lane, ClassIndex c, const Slab& slab);  // into the right list
@@ -283,6 +288,7 @@ class Arena {
     return list == LaneSlabs::kAsideList ? lane.aside[c.v] : lane.head[c.v][list];
   }
   void link(LaneSlabs& lane, ClassIndex c, const Slab& slab, std::uint8_t list);
+  static void set_list(SlabDescriptor& d, ClassIndex c, std::uint8_t list);
   void unlink(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void note_given(LaneSlabs& lane, ClassIndex c, std::uint32_t slots);
   void after_give(LaneSlabs& lane, ClassIndex c, const Slab& slab);

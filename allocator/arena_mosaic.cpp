@@ -102,6 +102,7 @@ void Arena::recut(LaneSlabs& lane, ClassIndex c, UnitIndex unit) {
 void Arena::link_mosaic(LaneSlabs& lane, UnitIndex unit) {
   SlabDescriptor& d = mosaic_at(unit).descriptor();
   d.list = LaneSlabs::kMosaicList;
+  d.least_used = INT32_MAX;  // nothing is given to a mosaic as to a slab
   d.prev = kNone;
   d.next = lane.first_mosaic;
   if (d.next != kNone) mosaic_at(UnitIndex{d.next}).descriptor().prev = unit.v;

@@ -23,14 +23,14 @@ inline constexpr Bytes kMostObjectBytes = PTRDIFF_MAX;
 
 inline void* allocate(Bytes bytes) {
   if (bytes <= kMaxSlotBytes) [[likely]]
-    return take_slot(class_for(bytes), bytes);
+    return take_slot(bytes);
   return allocate_large(bytes);
 }
 
 inline void* allocate_zeroed(Bytes bytes) {
   bool zero = false;
-  void* const p = bytes <= kMaxSlotBytes ? take_slot(class_for(bytes), bytes)
-                                         : heap.take_large(bytes, kPageBytes, zero);
+  void* const p =
+      bytes <= kMaxSlotBytes ? take_slot(bytes) : heap.take_large(bytes, kPageBytes, zero);
   if (p != nullptr && !zero) std::memset(p, 0, bytes);
   return p;
 }

@@ -29,6 +29,11 @@ constexpr std::uint32_t fullness(const SizeClass& c, std::uint32_t used) {
   return used * c.eighths >> 20;
 }
 
+// The fewest used slots of that fullness.
+constexpr std::uint32_t least_used(const SizeClass& c, std::uint32_t fullness) {
+  return static_cast<std::uint32_t>(divide_up(fullness << 20, c.eighths));
+}
+
 inline constexpr std::uint32_t kClassCount = 52;
 inline constexpr Bytes kMaxSlotBytes = 32 * kKiB;
 inline constexpr Bytes kMinAlignment = 16;
@@ -102,6 +107,14 @@ constexpr std::uint32_t slot_index(std::uint32_t offset, std::uint64_t magic) {
   return static_cast<std::uint32_t>((Wide{magic} * offset) >> 64);
 }
 constexpr bool is_slot_start(std::uint32_t offset, std::uint64_t magic) {
+  return offset * magic < magic;
+}
+
+// The same in 32 bits, where the slab is one unit; 0, which says no to all, where it is not.
+constexpr std::uint32_t unit_magic(const SizeClass& c) {
+  return c.slab_bytes == kUnitBytes ? ~std::uint32_t{0} / c.slot_bytes + 1 : 0;
+}
+constexpr bool is_slot_start_in_unit(std::uint16_t offset, std::uint32_t magic) {
   return offset * magic < magic;
 }
 

@@ -41,6 +41,7 @@ struct alignas(2 * kCacheLineBytes) SlabDescriptor {
   Owned<std::uint8_t> list;        // owner: which list of its class holds it
   Owned<bool> was_full;            // owner: once; before, its free slots are memory never touched
   Owned<bool> taken_from;          // owner: since the last look for empty pages
+  std::int32_t least_used;         // owner: below this its list is another
   Owned<std::uint64_t> holes;  // owner → reports: pages given back to the kernel, bit per page
 
   // The shared line. It belongs to the unit, not to the slab: a late notification may arrive
@@ -125,12 +126,18 @@ class Slab {
   const SizeClass& class_;
 };
 
-inline Give Slab::give(std::uint32_t w, std::uint64_t bits) {
-  const std::uint64_t old = free_[w].load(std::memory_order_relaxed);  // own writes
+// What Slab::give does, for who has no more of a slab than this.
+inline Give set_free(SlabDescriptor& descriptor, BitmapWord& word, std::uint32_t w,
+                     std::uint64_t bits) {
+  const std::uint64_t old = word.load(std::memory_order_relaxed);  // own writes
   if ((old & bits) != 0) return Give::double_free;
-  free_[w].store(old | bits, std::memory_order_relaxed);  // read by others as a hint only
-  if (w < descriptor_.hint) descriptor_.hint = w;
+  word.store(old | bits, std::memory_order_relaxed);  // read by others as a hint only
+  if (w < descriptor.hint) descriptor.hint = w;
   return Give::done;
+}
+
+inline Give Slab::give(std::uint32_t w, std::uint64_t bits) {
+  return set_free(descriptor_, free_[w], w, bits);
 }
 
 }  // namespace ashlar

@@ -306,8 +306,7 @@ void init_magazines(Lane& lane) {
   if (Sampler::is_on()) lane.sample_distance = sampler.draw();
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     Magazine* const m = new (&lane.magazine[c]) Magazine;
-    m->magic = kSizeClasses[c].magic;
-    m->slab_mask = kSizeClasses[c].slab_bytes - 1;
+    m->magic = unit_magic(kSizeClasses[c]);
   }
 }
 

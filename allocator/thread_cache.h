@@ -46,8 +46,7 @@ struct alignas(kMagazineBytes) Magazine {
   Owned<Stack> take = no_stack + 1;       // owner → reports: behind the slot to hand out next
   Owned<Stack> give = no_stack + 1;       // owner → reports: where the next freed slot goes
   Stack give_end = no_stack + 1;          // owner: `give` never passes it
-  std::uint64_t magic = 0;                // const: see slot_index()
-  std::uint32_t slab_mask = 0;            // const: slab_bytes - 1
+  std::uint32_t magic = 0;                // const: see unit_magic()
   std::uint16_t capacity = 0;             // owner: slots per stack
   bool used = false;                      // owner: had a slow call since the last trim
   bool sample_next = false;               // owner: when `take` is dry, a sample is due (sampler)
@@ -165,12 +164,13 @@ class Frozen {
   bool held_;
 };
 
-// What malloc and free read first. In one cache line, set once.
-extern constinit Arena arena;
+// What malloc and free read first. In one cache line, set once. Hidden, here and below: a place
+// that the hit paths reach without a table of addresses.
+[[gnu::visibility("hidden")]] extern constinit Arena arena;
 
 // A lane without slots or room: what a thread has before its first lease and after its last. The
 // hit paths need no other check.
-extern constinit Lane no_lane;
+[[gnu::visibility("hidden")]] extern constinit Lane no_lane;
 
 // This thread's lane, as its distance from no_lane: zero, and so right, even before the loader has
 // given thread-local variables their first values (malloc in an IFUNC resolver). Initial-exec, and
@@ -188,9 +188,29 @@ inline void set_this_lane(Lane& lane) {
 [[gnu::noinline]] void* take_slow(ClassIndex c, Bytes requested);
 [[gnu::noinline]] void give_slow(void* p, const char* caller);
 
-// A slot of a class from the magazine; null when that is dry.
-inline void* pop_slot(ClassIndex c) {
-  Magazine& m = this_lane()->magazine[c.v];
+namespace detail {
+
+// Sixteenths of a request → where in a lane its magazine is.
+constexpr std::array<std::uint16_t, kClassOfSize.size()> make_magazine_of_size() {
+  std::array<std::uint16_t, kClassOfSize.size()> table{};
+  for (std::size_t i = 0; i < table.size(); i++) {
+    table[i] = static_cast<std::uint16_t>(kClassOfSize[i] * kMagazineBytes);
+  }
+  return table;
+}
+
+}  // namespace detail
+
+inline constexpr auto kMagazineOfSize = detail::make_magazine_of_size();
+
+// The magazine for a request of at most kMaxSlotBytes. A table of its own saves a step.
+inline Magazine& magazine_for(Bytes bytes) {
+  return *reinterpret_cast<Magazine*>(reinterpret_cast<std::byte*>(this_lane()) +
+                                      kMagazineOfSize[(bytes + 15) / 16]);
+}
+
+// A slot from the magazine; null when that is dry.
+inline void* pop_slot(Magazine& m) {
   const Stack top = m.take - 1;
   void* const slot = std::atomic_ref(*top).load(std::memory_order_relaxed);  // see tend_lane()
   if (slot != nullptr) [[likely]]
@@ -198,15 +218,20 @@ inline void* pop_slot(ClassIndex c) {
   return slot;
 }
 
-// A slot of a class for a request of so many bytes, which samples remember; null and errno when
-// memory is out.
+// A slot for a request of at most kMaxSlotBytes; null and errno when memory is out.
+inline void* take_slot(Bytes requested) {
+  void* const slot = pop_slot(magazine_for(requested));
+  return slot != nullptr ? slot : take_slow(class_for(requested), requested);
+}
+// The same of a class. Samples remember the request.
 inline void* take_slot(ClassIndex c, Bytes requested) {
-  void* const slot = pop_slot(c);
+  void* const slot = pop_slot(this_lane()->magazine[c.v]);
   return slot != nullptr ? slot : take_slow(c, requested);
 }
 inline void* take_slot(ClassIndex c) { return take_slot(c, size_class(c).slot_bytes); }
 
-// free(). `caller` is for the message when p is not ours to free.
+// free(). `caller` is for the message when p is not ours to free. The check for a slot's start says
+// no to the classes whose slabs are larger than a unit: their frees are slow, as their mallocs are.
 inline void give_slot(void* p, const char* caller = "free") {
   if (!arena.contains(p)) [[unlikely]]
     return give_slow(p, caller);
@@ -216,9 +241,9 @@ inline void give_slot(void* p, const char* caller = "free") {
     return give_slow(p, caller);
 
   Magazine& m = *reinterpret_cast<Magazine*>(lane + magazine_offset);
-  const auto offset = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p)) & m.slab_mask;
+  const auto offset_in_unit = static_cast<std::uint16_t>(reinterpret_cast<std::uintptr_t>(p));
   const Stack top = m.give;
-  if (!is_slot_start(offset, m.magic) || top == m.give_end ||
+  if (!is_slot_start_in_unit(offset_in_unit, m.magic) || top == m.give_end ||
       std::atomic_ref(top[-1]).load(std::memory_order_relaxed) == p) [[unlikely]] {
     return give_slow(p, caller);
   }
