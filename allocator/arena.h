@@ -176,8 +176,10 @@ class Arena {
   // False: no such block starts there.
   [[nodiscard]] bool give_pages(void* first, BlockKind kind);
   // See Buddy::change_kind; `first` may be any address in the arena.
-  [[nodiscard]] bool change_kind(void* first, BlockKind from, BlockKind to) {
-    return data_offset(first) % kPageBytes == 0 && buddy_.change_kind(page_of(first), from, to);
+  [[nodiscard]] PageCount change_kind(void* first, BlockKind from, BlockKind to,
+                                      PageCount most = {BlockWord::kPagesMask}) {
+    if (data_offset(first) % kPageBytes != 0) return {0};
+    return buddy_.change_kind(page_of(first), from, to, most);
   }
   // Lengthens or shortens a large block where it is. False: no room behind it.
   [[nodiscard]] bool resize_pages(void* first, PageCount pages, bool& zero);

@@ -109,14 +109,17 @@ class Buddy {
   // `zero` tells whether the pages that were gained read as zero.
   [[nodiscard]] bool resize(PageIndex first, PageCount pages, bool& zero);
 
-  // The holder of a block says what it is now. False: it was not of the kind `from`.
-  [[nodiscard]] bool change_kind(PageIndex first, BlockKind from, BlockKind to) {
-    const std::uint32_t word = block_word(first).load(std::memory_order_acquire);
-    if (BlockWord::kind(word) != from) return false;
+  // The holder of a block says what it is now. Returns its pages; 0 and nothing was done: it was
+  // not of the kind `from`, or has more than `most`.
+  [[nodiscard]] PageCount change_kind(PageIndex first, BlockKind from, BlockKind to,
+                                      PageCount most = {BlockWord::kPagesMask}) {
+    std::atomic<std::uint32_t>& head = block_word(first);
+    const std::uint32_t word = head.load(std::memory_order_acquire);
+    if (BlockWord::kind(word) != from || BlockWord::pages(word) > most.v) return {0};
     // A plain store: nobody else may change the word while the caller holds the block.
     // pairs with: kind_at, pages_at
-    block_word(first).store(BlockWord::make(to, BlockWord::pages(word)), std::memory_order_release);
-    return true;
+    head.store(BlockWord::make(to, BlockWord::pages(word)), std::memory_order_release);
+    return {BlockWord::pages(word)};
   }
 
   BlockKind kind_at(PageIndex first) const {  // pairs with: take, change_kind

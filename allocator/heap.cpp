@@ -219,12 +219,17 @@ LaneSlabs* Heap::shared_lane() {
 // --- large objects ------------------------------------------------------------------------------
 
 void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
+  zero = false;
+  if (bytes <= LargeCache::kMostBytes && alignment <= kPageBytes) {
+    const PageCount pages = pages_for(bytes);
+    if (void* const p = take_recent_large(pages)) return sampled_if_due(p, bytes_of(pages), bytes);
+  }
+  return take_new_large(bytes, alignment, zero);
+}
+
+void* Heap::take_new_large(Bytes bytes, Bytes alignment, bool& zero) {
   if (bytes <= kMostBlockBytes && alignment <= kMostBlockBytes && ensure_arena()) {
     const PageCount pages = pages_for(bytes == 0 ? 1 : bytes);
-    zero = false;
-    if (alignment <= kPageBytes) {
-      if (void* const p = take_recent_large(pages)) return sampled_if_due(p, bytes_of(pages), bytes);
-    }
     for (;;) {
       const std::uint32_t seen = arena.chunks();
       void* const p = arena.take_pages(pages, alignment, BlockKind::large, zero);
@@ -239,10 +244,11 @@ void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
 bool Heap::give_large(void* p) {
   forget_large(p);
   if (keep_recent_large(p)) return true;
-  if (arena.change_kind(p, BlockKind::moved, BlockKind::internal)) {
+  const PageCount moved = arena.change_kind(p, BlockKind::moved, BlockKind::internal);
+  if (moved.v != 0) {
     // Pages that were moved here stand for other positions of a mapping, and would never merge
     // with their neighbours into one again.
-    os::renew_mapping(p, bytes_of(arena.buddy().pages_at(arena.page_of(p))));
+    os::renew_mapping(p, bytes_of(moved));
     moved_blocks_--;
     return arena.give_pages(p, BlockKind::internal);
   }
@@ -271,7 +277,9 @@ void* Heap::resize_large(void* p, Bytes old_bytes, Bytes new_bytes) {
   moved_blocks_++;
   forget_large(p);
   // Nobody else knows of either block.
-  if (!arena.change_kind(to, BlockKind::large, BlockKind::moved)) fatal("realloc(): lost a block");
+  if (arena.change_kind(to, BlockKind::large, BlockKind::moved).v == 0) {
+    fatal("realloc(): lost a block");
+  }
   os::renew_mapping(p, old_bytes);
   if (was_moved) moved_blocks_--;
   const BlockKind kind = was_moved ? BlockKind::moved : BlockKind::large;

@@ -86,6 +86,7 @@ class Heap {
   bool exists() const { return ready_.load(std::memory_order_acquire); }  // pairs: ensure_arena
 
  private:
+  [[gnu::noinline]] void* take_new_large(Bytes bytes, Bytes alignment, bool& zero);
   Lane* lease_slow();
   Lane* lease();
   Lane* add_lane();

@@ -110,11 +110,11 @@ constexpr bool is_slot_start(std::uint32_t offset, std::uint64_t magic) {
   return offset * magic < magic;
 }
 
-// The same in 32 bits, where the slab is one unit; 0, which says no to all, where it is not.
-constexpr std::uint32_t unit_magic(const SizeClass& c) {
-  return c.slab_bytes == kUnitBytes ? ~std::uint32_t{0} / c.slot_bytes + 1 : 0;
+// The same in 32 bits, which is enough for any byte of a slab.
+constexpr std::uint32_t short_magic(const SizeClass& c) {
+  return ~std::uint32_t{0} / c.slot_bytes + 1;
 }
-constexpr bool is_slot_start_in_unit(std::uint16_t offset, std::uint32_t magic) {
+constexpr bool is_slot_start(std::uint32_t offset, std::uint32_t magic) {
   return offset * magic < magic;
 }
 

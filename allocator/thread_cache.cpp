@@ -171,27 +171,6 @@ void enforce_budget(Lane& lane) {
   }
 }
 
-void* remove_large(Lane& lane, std::uint32_t i) {
-  LargeCache& cache = lane.large;
-  void* const p = cache.block[i];
-  cache.bytes -= bytes_of(PageCount{cache.pages[i]});
-  const std::uint32_t count = cache.count - 1;
-  if (i == count) {
-    cache.count = count;
-    return p;
-  }
-  cache.shifting = true;
-  std::atomic_signal_fence(std::memory_order_seq_cst);
-  for (; i < count; i++) {
-    cache.block[i] = cache.block[i + 1];
-    cache.pages[i] = cache.pages[i + 1];
-  }
-  cache.count = count;
-  std::atomic_signal_fence(std::memory_order_seq_cst);
-  cache.shifting = false;
-  return p;
-}
-
 constexpr std::uint32_t kSlowCallsPerTick = 16;
 
 void tick(Lane& lane) {
@@ -306,7 +285,8 @@ void init_magazines(Lane& lane) {
   if (Sampler::is_on()) lane.sample_distance = sampler.draw();
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     Magazine* const m = new (&lane.magazine[c]) Magazine;
-    m->magic = unit_magic(kSizeClasses[c]);
+    m->magic = short_magic(kSizeClasses[c]);
+    m->slab_mask = kSizeClasses[c].slab_bytes - 1;
   }
 }
 
@@ -334,12 +314,6 @@ void flush_remote(Lane& lane) {
   if (Sampler::is_on()) [[unlikely]]
     sampler.forget(lane.remote, count);
   arena.give_remote(lane.remote, count);
-}
-
-void flush_oldest_large(Lane& lane) {
-  if (!arena.give_pages(remove_large(lane, 0), BlockKind::cached)) {
-    fatal("free(): a freed large block was changed");
-  }
 }
 
 void* sampled_if_due(void* p, Bytes bytes, Bytes requested) {
@@ -411,43 +385,6 @@ void give_slow(void* p, const char* caller) {
   const Stack top = m.give;
   *top = p;
   m.give.publish(top + 1);
-}
-
-void* take_recent_large(PageCount pages) {
-  Lane& lane = *this_lane();
-  LargeCache& cache = lane.large;
-  if (cache.count == 0) return nullptr;
-  Entered entered(lane);
-  for (std::uint32_t i = cache.count; i-- > 0;) {
-    if (cache.pages[i] != pages.v) continue;
-    cache.used = true;
-    void* const p = remove_large(lane, i);
-    if (!arena.change_kind(p, BlockKind::cached, BlockKind::large)) {
-      fatal("malloc(): a freed large block was changed");
-    }
-    return p;
-  }
-  return nullptr;
-}
-
-bool keep_recent_large(void* p) {
-  Lane* const lane = heap.lane_for_this_thread();
-  if (lane == nullptr) return false;
-  const Bytes bytes = bytes_of(arena.buddy().pages_at(arena.page_of(p)));
-  if (bytes > LargeCache::kMostBytes / 2) return false;
-  maintenance.notice_activity();
-  Entered entered(*lane);
-  if (!arena.change_kind(p, BlockKind::large, BlockKind::cached)) return false;
-  LargeCache& cache = lane->large;
-  while (cache.count == LargeCache::kBlocks || cache.bytes + bytes > LargeCache::kMostBytes) {
-    flush_oldest_large(*lane);
-  }
-  cache.bytes += bytes;
-  cache.block[cache.count] = p;
-  cache.pages[cache.count] = pages_for(bytes).v;
-  std::atomic_signal_fence(std::memory_order_release);  // fork sees the block or the old count
-  cache.count = cache.count + 1;
-  return true;
 }
 
 void init_lane(Lane& lane) {

@@ -46,7 +46,8 @@ struct alignas(kMagazineBytes) Magazine {
   Owned<Stack> take = no_stack + 1;       // owner → reports: behind the slot to hand out next
   Owned<Stack> give = no_stack + 1;       // owner → reports: where the next freed slot goes
   Stack give_end = no_stack + 1;          // owner: `give` never passes it
-  std::uint32_t magic = 0;                // const: see unit_magic()
+  std::uint32_t magic = 0;                // const: see short_magic()
+  std::uint32_t slab_mask = 0;            // const: slab_bytes - 1
   std::uint16_t capacity = 0;             // owner: slots per stack
   bool used = false;                      // owner: had a slow call since the last trim
   bool sample_next = false;               // owner: when `take` is dry, a sample is due (sampler)
@@ -230,8 +231,7 @@ inline void* take_slot(ClassIndex c, Bytes requested) {
 }
 inline void* take_slot(ClassIndex c) { return take_slot(c, size_class(c).slot_bytes); }
 
-// free(). `caller` is for the message when p is not ours to free. The check for a slot's start says
-// no to the classes whose slabs are larger than a unit: their frees are slow, as their mallocs are.
+// free(). `caller` is for the message when p is not ours to free.
 inline void give_slot(void* p, const char* caller = "free") {
   if (!arena.contains(p)) [[unlikely]]
     return give_slow(p, caller);
@@ -241,9 +241,9 @@ inline void give_slot(void* p, const char* caller = "free") {
     return give_slow(p, caller);
 
   Magazine& m = *reinterpret_cast<Magazine*>(lane + magazine_offset);
-  const auto offset_in_unit = static_cast<std::uint16_t>(reinterpret_cast<std::uintptr_t>(p));
+  const auto offset = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p)) & m.slab_mask;
   const Stack top = m.give;
-  if (!is_slot_start_in_unit(offset_in_unit, m.magic) || top == m.give_end ||
+  if (!is_slot_start(offset, m.magic) || top == m.give_end ||
       std::atomic_ref(top[-1]).load(std::memory_order_relaxed) == p) [[unlikely]] {
     return give_slow(p, caller);
   }
