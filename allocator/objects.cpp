@@ -22,6 +22,29 @@ void* aligned_slot(void* p, ClassIndex c, Bytes alignment) {
   return heap.take_shared(c);
 }
 
+// A slot that is at hand and so aligned, or null.
+inline void* pop_aligned(Bytes alignment, Bytes bytes) {
+  if (alignment > kPageBytes || bytes > kMaxSlotBytes) [[unlikely]]
+    return nullptr;
+  const Bytes rounded = bytes_for_aligned(bytes, alignment);
+  if (rounded > kMaxSlotBytes) [[unlikely]]
+    return nullptr;
+  void* const p = pop_slot(magazine_for(rounded));
+  if (reinterpret_cast<std::uintptr_t>(p) % alignment == 0) [[likely]]
+    return p;
+  give_slot(p);
+  return nullptr;
+}
+
+[[gnu::noinline]] int allocate_aligned_slow(void** result, Bytes alignment, Bytes bytes) {
+  const int saved_errno = errno;
+  void* const p = allocate_aligned(alignment, bytes);
+  errno = saved_errno;
+  if (p == nullptr) return ENOMEM;
+  *result = p;
+  return 0;
+}
+
 // Neither is null.
 void* resize(void* p, Bytes bytes) {
   const Bytes usable = usable_bytes(p, "realloc");
@@ -75,12 +98,11 @@ void* allocate_dense(Bytes alignment, Bytes bytes) {
 
 int allocate_aligned_posix(void** result, Bytes alignment, Bytes bytes) {
   if (!is_power_of_two(alignment) || alignment % sizeof(void*) != 0) return EINVAL;
-  const int saved_errno = errno;
-  void* const p = allocate_aligned(alignment, bytes);
-  errno = saved_errno;
-  if (p == nullptr) return ENOMEM;
-  *result = p;
-  return 0;
+  if (void* const p = pop_aligned(alignment, bytes)) [[likely]] {
+    *result = p;
+    return 0;
+  }
+  return allocate_aligned_slow(result, alignment, bytes);
 }
 
 void* reallocate(void* p, Bytes bytes) {

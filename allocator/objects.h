@@ -27,10 +27,29 @@ inline void* allocate(Bytes bytes) {
   return allocate_large(bytes);
 }
 
+// Slots are multiples of 16 bytes, so what is small is cleared by two stores that may overlap.
+inline void clear_slot(void* slot, Bytes bytes) {
+  const auto clear_ends = [=](Bytes part) {
+    auto* const first = static_cast<std::byte*>(slot);
+    std::memset(first, 0, part);
+    std::memset(first + align_up(bytes, kMinAlignment) - part, 0, part);
+  };
+  if (bytes == 0) return;
+  if (bytes <= 32) return clear_ends(16);
+  if (bytes <= 64) return clear_ends(32);
+  if (bytes <= 128) return clear_ends(64);
+  std::memset(slot, 0, bytes);
+}
+
 inline void* allocate_zeroed(Bytes bytes) {
+  if (bytes <= kMaxSlotBytes) [[likely]] {
+    void* const slot = take_slot(bytes);
+    if (slot != nullptr) [[likely]]
+      clear_slot(slot, bytes);
+    return slot;
+  }
   bool zero = false;
-  void* const p =
-      bytes <= kMaxSlotBytes ? take_slot(bytes) : heap.take_large(bytes, kPageBytes, zero);
+  void* const p = heap.take_large(bytes, kPageBytes, zero);
   if (p != nullptr && !zero) std::memset(p, 0, bytes);
   return p;
 }

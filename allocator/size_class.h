@@ -90,13 +90,18 @@ inline constexpr auto kClassOfSize = detail::make_class_of_size();
 // The class for a request of at most kMaxSlotBytes; 0 bytes are served as 1.
 constexpr ClassIndex class_for(Bytes bytes) { return {kClassOfSize[(bytes + 15) / 16]}; }
 
+// The request of which the class has such slots. Between two doublings a size is either a multiple
+// of the step from class to class, and has a class of its own, or all classes there are so aligned.
+constexpr Bytes bytes_for_aligned(Bytes bytes, Bytes alignment) {
+  return bytes == 0 ? alignment : align_up(bytes, alignment);
+}
+
 // The smallest class that serves `bytes` at `alignment` (a power of two of at most a page), or
 // kClassCount when only whole pages do.
 constexpr ClassIndex class_for_aligned(Bytes bytes, Bytes alignment) {
   if (bytes > kMaxSlotBytes) return {kClassCount};
-  ClassIndex c = class_for(bytes);
-  while (c.v < kClassCount && size_class(c).slot_bytes % alignment != 0) c.v++;
-  return c;
+  const Bytes rounded = bytes_for_aligned(bytes, alignment);
+  return rounded <= kMaxSlotBytes ? class_for(rounded) : ClassIndex{kClassCount};
 }
 
 // Division by a slot size without a divide: for offset < 2^32 the high word of
