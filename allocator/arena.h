@@ -233,6 +233,7 @@ class Arena {
   // In the child of a fork, which is alone. Empty the inboxes of all lanes, too.
   void after_fork_in_child() {
     growth_lock_.reset();
+    if (exists()) buddy_.lift_groups();
     epoch_++;
   }
 
@@ -275,7 +276,11 @@ class Arena {
   std::uint32_t take_from(LaneSlabs& lane, ClassIndex c, UnitIndex unit, void** end,
                           std::uint32_t want);
   bool take_back(LaneSlabs& lane, ClassIndex c);
-  void heed_plan(LaneSlabs& lane);
+  void heed_plan(LaneSlabs& lane) {
+    if (lane.plan != scores_.plan()) [[unlikely]]
+      heed_plan_slow(lane);
+  }
+  [[gnu::noinline, gnu::cold]] void heed_plan_slow(LaneSlabs& lane);
   void take_back_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   template <Bytes kSlabBytes, bool kShort, class GiveBits>
   void give_by_word_of(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give);

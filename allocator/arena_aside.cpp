@@ -28,9 +28,7 @@ void* Arena::take_dense_or_new(LaneSlabs& lane, ClassIndex c) {
 }
 
 // Under a new plan, some of the slabs that were set aside are to stay.
-void Arena::heed_plan(LaneSlabs& lane) {
-  if (lane.plan == scores_.plan()) [[likely]]
-    return;
+void Arena::heed_plan_slow(LaneSlabs& lane) {
   lane.plan = scores_.plan();
   for (std::uint32_t i = 0; i < kClassCount; i++) {
     const ClassIndex c{i};

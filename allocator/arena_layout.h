@@ -21,7 +21,13 @@ struct ArenaHeader {
   std::uint32_t max_chunks;           // const
   std::atomic<std::uint32_t> chunks;  // atomic: who grows the arena → all
   alignas(kCacheLineBytes) PageTotals totals;
+
+  // To the end of the header's page: 123 GiB's worth. Chunks beyond are looked at one by one.
+  static constexpr std::uint32_t kGroups =
+      (kPageBytes - 2 * kCacheLineBytes) / sizeof(std::uint32_t);
+  alignas(kCacheLineBytes) std::atomic<std::uint32_t> groups[kGroups];  // see Buddy::use_groups
 };
+static_assert(sizeof(ArenaHeader) == kPageBytes);
 
 // What follows the header in a region of that many chunks.
 struct Geometry {

@@ -75,6 +75,7 @@ void Arena::attach(const os::Region& region) {
   buddy_ = Buddy{reinterpret_cast<std::byte*>(&meta_->rows), sizeof(ChunkMeta),
                  reinterpret_cast<std::atomic<std::uint32_t>*>(region.base + at.summaries),
                  &header_->chunks, &header_->totals};
+  buddy_.use_groups(header_->groups, ArenaHeader::kGroups);
   refresh();
 }
 

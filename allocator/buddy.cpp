@@ -1,105 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include "buddy.h"
-
-#include <utility>
+#include "buddy_parts.h"
 
 namespace ashlar {
-
-// What one word knows of a chunk. `free` is exact in a quiet arena; the bounds are never below
-// the truth, except for a moment: whoever releases pages lifts them after setting the bits, and
-// whoever found nothing lowers them only if the word is still the one he started from.
-struct Buddy::Summary {
-  std::uint32_t free : 10;     // free pages
-  std::uint32_t longest : 10;  // no free run is longer
-  std::uint32_t has_unit : 1;  // 0: no aligned unit is free
-  std::uint32_t version : 11;  // counts changes, so that `learn` notices them
-
-  static Summary of(std::uint32_t word) { return std::bit_cast<Summary>(word); }
-  std::uint32_t word() const { return std::bit_cast<std::uint32_t>(*this); }
-
-  bool may_fit(std::uint32_t pages, std::uint32_t alignment) const {
-    const bool needs_unit = alignment >= kPagesPerUnit && pages >= kPagesPerUnit;
-    return free >= pages && longest >= pages && (has_unit != 0 || !needs_unit);
-  }
-};
-
-namespace {
-
-// Calls visit(first page of the piece, position in its chunk, pages) for each chunk of a run.
-template <class Visit>
-void for_each_chunk(PageIndex first, std::uint32_t pages, Visit&& visit) {
-  while (pages != 0) {
-    const std::uint32_t position = first.v % kPagesPerChunk;
-    const std::uint32_t room = kPagesPerChunk - position;
-    const std::uint32_t count = pages < room ? pages : room;
-    visit(first, position, count);
-    first.v += count;
-    pages -= count;
-  }
-}
-
-// A private copy of a row, to search in peace. What is found must still be claimed.
-struct RowCopy {
-  std::uint64_t word[kRowWords];
-
-  explicit RowCopy(const std::atomic<std::uint64_t> (&row)[kRowWords]) {
-    // A hint: claim() decides.
-    for (std::uint32_t w = 0; w < kRowWords; w++) word[w] = row[w].load(std::memory_order_relaxed);
-  }
-
-  // First position >= from whose bit is `value`, or kPagesPerChunk.
-  std::uint32_t next(std::uint32_t from, bool value) const {
-    for (std::uint32_t w = from / 64; w < kRowWords; w++, from = w * 64) {
-      const std::uint64_t bits = (value ? word[w] : ~word[w]) & ~std::uint64_t{0} << from % 64;
-      if (bits != 0) return w * 64 + lowest_bit(bits);
-    }
-    return kPagesPerChunk;
-  }
-
-  // The lowest aligned run, or kNone.
-  std::uint32_t find(std::uint32_t pages, std::uint32_t alignment) const {
-    if (pages == kPagesPerUnit && alignment == kPagesPerUnit) return find_unit();
-    for (std::uint32_t at = 0;;) {
-      at = static_cast<std::uint32_t>(align_up(next(at, true), alignment));
-      if (at + pages > kPagesPerChunk) return kNone;
-      const std::uint32_t end = next(at, false);
-      if (end >= at + pages) return at;
-      at = end;
-    }
-  }
-
-  // Sixteen pages at a multiple of sixteen: the common case, four candidates a word at once.
-  std::uint32_t find_unit() const {
-    for (std::uint32_t w = 0; w < kRowWords; w++) {
-      std::uint64_t runs = word[w];
-      runs &= runs >> 8;
-      runs &= runs >> 4;
-      runs &= runs >> 2;
-      runs &= runs >> 1;
-      runs &= 0x0001'0001'0001'0001;
-      if (runs != 0) return w * 64 + lowest_bit(runs);
-    }
-    return kNone;
-  }
-
-  std::uint32_t longest_run() const {
-    std::uint32_t longest = 0;
-    for (std::uint32_t at = next(0, true); at < kPagesPerChunk;) {
-      const std::uint32_t end = next(at, false);
-      if (end - at > longest) longest = end - at;
-      at = next(end, true);
-    }
-    return longest;
-  }
-
-  std::uint32_t count() const {
-    std::uint32_t n = 0;
-    for (std::uint64_t w : word) n += static_cast<std::uint32_t>(std::popcount(w));
-    return n;
-  }
-};
-
-}  // namespace
 
 Block Buddy::take(PageCount pages, PageCount alignment, BlockKind kind, std::uint64_t origin) {
   ASHLAR_ASSERT(pages.v > 0 && pages.v <= BlockWord::kPagesMask);
@@ -145,84 +47,6 @@ bool Buddy::resize(PageIndex first, PageCount pages, bool& zero) {
     release(lost, old_pages - pages.v);
   }
   return true;
-}
-
-// Candidates in the order (free pages, index): the fullest chunk first, and among equals the lowest
-// address. A scan of the summaries yields the next few; each is tried once. Where only few places
-// in a chunk will do, summaries say little, and the first chunk that fits serves.
-PageIndex Buddy::take_in_chunk(std::uint32_t pages, std::uint32_t alignment) {
-  constexpr std::uint32_t kCandidates = 8;
-  constexpr std::uint32_t kStrictAlignment = 4 * kPagesPerUnit;
-  constexpr std::uint64_t kNoRank = ~std::uint64_t{0};
-  const std::uint32_t chunks = chunk_count();
-  if (alignment > kStrictAlignment) {
-    for (std::uint32_t c = 0; c < chunks; c++) {
-      // A hint: claim() decides.
-      const auto summary = Summary::of(summaries_[c].load(std::memory_order_relaxed));
-      if (!summary.may_fit(pages, alignment)) continue;
-      const PageIndex first = take_in(ChunkIndex{c}, pages, alignment);
-      if (first.v != kNone) return first;
-    }
-    return {kNone};
-  }
-  std::uint64_t tried = 0;  // ranks below this
-  for (;;) {
-    std::uint64_t best[kCandidates];  // ascending
-    for (std::uint64_t& rank : best) rank = kNoRank;
-    for (std::uint32_t c = 0; c < chunks; c++) {
-      // A hint: claim() decides.
-      const auto summary = Summary::of(summaries_[c].load(std::memory_order_relaxed));
-      if (!summary.may_fit(pages, alignment)) continue;
-      std::uint64_t rank = std::uint64_t{summary.free} << 32 | c;
-      if (rank < tried || rank >= best[kCandidates - 1]) continue;
-      for (std::uint64_t& other : best) {
-        if (rank < other) std::swap(rank, other);
-      }
-    }
-    for (const std::uint64_t rank : best) {
-      if (rank == kNoRank) return {kNone};
-      const PageIndex first =
-          take_in(ChunkIndex{static_cast<std::uint32_t>(rank)}, pages, alignment);
-      if (first.v != kNone) return first;
-    }
-    tried = best[kCandidates - 1] + 1;
-  }
-}
-
-PageIndex Buddy::take_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment) {
-  for (;;) {
-    // pairs with: recount. Older than the row that is read next, so that learn() is careful.
-    const std::uint32_t seen = summaries_[chunk.v].load(std::memory_order_acquire);
-    const std::uint32_t at = RowCopy(rows(chunk).free).find(pages, alignment);
-    if (at == kNone) {
-      learn(chunk, seen, pages, alignment);
-      return {kNone};
-    }
-    const PageIndex first{first_page(chunk).v + at};
-    if (claim(first, pages)) return first;
-  }
-}
-
-// Whole chunks in a row and the head of the one behind them. First fit: such blocks are rare and
-// the rows of whole chunks need not be read.
-PageIndex Buddy::take_over_chunks(std::uint32_t pages, std::uint64_t alignment,
-                                  std::uint64_t origin) {
-  const std::uint32_t chunks = chunk_count();
-  const auto needed = static_cast<std::uint32_t>(divide_up(pages, kPagesPerChunk));
-  for (std::uint32_t c = 0; c + needed <= chunks; c++) {
-    const PageIndex first = first_page(ChunkIndex{c});
-    if ((origin + first.v) % alignment != 0) continue;
-    std::uint32_t have = 0;
-    while (have < needed) {
-      const std::uint32_t want = pages - have * kPagesPerChunk;
-      // A hint: claim() decides.
-      const auto s = Summary::of(summaries_[c + have].load(std::memory_order_relaxed));
-      if (s.free < (want < kPagesPerChunk ? want : kPagesPerChunk)) break;
-      have++;
-    }
-    if (have == needed && claim(first, pages)) return first;
-  }
-  return {kNone};
 }
 
 // All the pages or none of them.
@@ -309,29 +133,17 @@ void Buddy::recount(PageIndex first, std::uint32_t pages, bool released) {
         next.longest = kPagesPerChunk;
         next.has_unit = 1;
       }
-      // pairs with: take_in_chunk
-    } while (!word.compare_exchange_weak(old, next.word(), std::memory_order_acq_rel));
+      // pairs with: take_in. seq_cst, see lift_group.
+    } while (!word.compare_exchange_weak(old, next.word()));
+    if (released) lift_group(chunk_of(at));
   });
-}
-
-// A search for `pages` at `alignment` found nothing in the chunk whose summary was `seen`.
-void Buddy::learn(ChunkIndex chunk, std::uint32_t seen, std::uint32_t pages,
-                  std::uint32_t alignment) {
-  Summary next = Summary::of(seen);
-  // A run of pages + alignment - 1 would have held an aligned one.
-  const std::uint32_t longest = pages + alignment - 2;
-  if (longest < next.longest) next.longest = longest & 0x3ff;
-  if (pages == kPagesPerUnit && alignment == kPagesPerUnit) next.has_unit = 0;
-  // Fails when anything changed since, and that is right: the news may be stale.
-  summaries_[chunk.v].compare_exchange_strong(seen, next.word());
 }
 
 void Buddy::add_chunks(ChunkIndex first, std::uint32_t count) {
   for (std::uint32_t c = first.v; c < first.v + count; c++) {
     for (auto& word : rows(ChunkIndex{c}).free) word.store(~std::uint64_t{0});
-    summaries_[c].store(
-        Summary{.free = kPagesPerChunk, .longest = kPagesPerChunk, .has_unit = 1, .version = 0}
-            .word());
+    summaries_[c].store(Summary::all_free().word());
+    lift_group(ChunkIndex{c});
   }
 }
 
@@ -357,19 +169,6 @@ void Buddy::revive_chunks(ChunkIndex first, std::uint32_t count) {
     block_word(page).store(0);
     release(page, kPagesPerChunk);
   }
-}
-
-ChunkIndex Buddy::next_candidate(PageCount pages, PageCount alignment, std::uint64_t& tried) const {
-  std::uint64_t best = ~std::uint64_t{0};
-  const std::uint32_t chunks = chunk_count();
-  for (std::uint32_t c = 0; c < chunks; c++) {
-    // A hint: claim() decides.
-    const auto summary = Summary::of(summaries_[c].load(std::memory_order_relaxed));
-    const std::uint64_t rank = std::uint64_t{summary.free} << 32 | c;
-    if (summary.may_fit(pages.v, alignment.v) && rank >= tried && rank < best) best = rank;
-  }
-  tried = best + 1;
-  return {static_cast<std::uint32_t>(best)};
 }
 
 std::uint32_t Buddy::free_pages(ChunkIndex chunk) const {
@@ -398,6 +197,7 @@ void Buddy::rebuild_chunk(ChunkIndex chunk, std::uint32_t covered) {
   }
   summaries_[chunk.v].store(
       Summary{.free = free, .longest = kPagesPerChunk, .has_unit = 1, .version = 0}.word());
+  lift_group(chunk);
 }
 
 void Buddy::clear_chunk(ChunkIndex chunk) {
@@ -475,6 +275,13 @@ const char* Buddy::check_invariants() const {
     if (summary.longest < free.longest_run()) return "buddy 2: a summary's bound is too low";
     if (summary.has_unit == 0 && free.find_unit() != kNone) {
       return "buddy 2: a summary misses a free unit";
+    }
+    if (c / kChunksPerGroup < group_count_) {
+      const auto group = Summary::of(groups_[c / kChunksPerGroup].load());
+      if (group.free < free.count() || group.longest < free.longest_run() ||
+          (group.has_unit == 0 && free.find_unit() != kNone)) {
+        return "buddy 2: a group's bound is too low";
+      }
     }
     for (std::uint32_t w = 0; w < kRowWords; w++) {
       if ((row.aged[w].load() & ~row.dirty[w].load()) != 0) {

@@ -12,10 +12,12 @@
 //                     block …… 6s …… …… 2l ……       at a block's first page: pages and kind
 //
 //          The fullest chunk with room serves, lowest page first, so that whole chunks stay
-//          whole. A summary word per chunk makes that choice without reading the rows.
+//          whole. A summary word per chunk makes that choice without reading the rows, and one
+//          for each 64 chunks passes over those without room.
 // Invariants (check_invariants() tests these by number, in a quiet arena):
 //   1  every page is free or in exactly one block, and block words stand only at first pages
-//   2  a summary counts the free bits of its row, and its bounds are not below the truth
+//   2  a summary counts the free bits of its row, and its bounds, and those of a group of chunks,
+//      are not below the truth
 //   3  an aged page is dirty
 //   4  the totals are the sums over all rows
 // Threads: any, without locks: rows, block words and summaries change by single atomic steps. A
@@ -98,6 +100,16 @@ class Buddy {
         summaries_(summaries),
         chunk_count_(chunk_count),
         totals_(totals) {}
+
+  // With a zeroed word for each of the first groups of chunks, a search passes over the groups that
+  // have no room. Their summaries can be read to the end of the last group.
+  static constexpr std::uint32_t kChunksPerGroup = 64;
+  void use_groups(std::atomic<std::uint32_t>* groups, std::uint32_t count) {
+    groups_ = groups;
+    group_count_ = count;
+  }
+  // In a child process: whoever was just lowering a group's bounds is not there.
+  void lift_groups();
 
   // A block of `pages`, its first page a multiple of `alignment` pages, counted so that page 0
   // of the arena is `origin` (matters only for alignments above a chunk). None: no room.
@@ -220,6 +232,7 @@ class Buddy {
   std::uint32_t chunk_count() const { return chunk_count_->load(std::memory_order_acquire); }
 
   PageIndex take_in_chunk(std::uint32_t pages, std::uint32_t alignment);
+  PageIndex take_first_fit(std::uint32_t pages, std::uint32_t alignment);
   PageIndex take_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment);
   PageIndex take_over_chunks(std::uint32_t pages, std::uint64_t alignment, std::uint64_t origin);
   bool claim(PageIndex first, std::uint32_t pages);
@@ -233,12 +246,18 @@ class Buddy {
   void mark_dirty(PageIndex first, std::uint32_t pages);
   void recount(PageIndex first, std::uint32_t pages, bool released);
   void learn(ChunkIndex chunk, std::uint32_t seen, std::uint32_t pages, std::uint32_t alignment);
+  template <class Visit>
+  void for_each_candidate(std::uint32_t pages, std::uint32_t alignment, Visit&& visit);
+  void learn_group(std::uint32_t group);
+  void lift_group(ChunkIndex chunk);
 
   std::byte* rows_ = nullptr;                                // const
   Bytes stride_ = 0;                                         // const
   std::atomic<std::uint32_t>* summaries_ = nullptr;          // const
   const std::atomic<std::uint32_t>* chunk_count_ = nullptr;  // const
   PageTotals* totals_ = nullptr;                             // const
+  std::atomic<std::uint32_t>* groups_ = nullptr;             // const; see for_each_candidate
+  std::uint32_t group_count_ = 0;                            // const
 };
 
 // Calls visit(first bit, bits) for the runs of set bits in a row.

@@ -270,6 +270,43 @@ TEST_CASE("what was learnt from a search that failed is forgotten when pages com
   }
 }
 
+TEST_CASE("a group of chunks without room is passed over until pages come back") {
+  constexpr std::uint32_t kGroup = Buddy::kChunksPerGroup;
+  BuddyGround pages(2 * kGroup);
+  const std::uint32_t any_room = pages.groups[0];
+  for (std::uint32_t c = 0; c < 2 * kGroup; c++) REQUIRE(pages.take(510) != kNone);
+  CHECK(pages.take(16, 16) == kNone);
+  CHECK(pages.groups[0] != any_room);
+  CHECK(pages.groups[1] != any_room);
+  CHECK(pages.buddy.check_invariants() == nullptr);
+  CHECK(pages.take(2) == 510);  // what is left has room for two
+  const std::uint32_t far = (kGroup + 3) * kPagesPerChunk;
+  REQUIRE(pages.give(far));
+  CHECK(pages.groups[0] != any_room);
+  CHECK(pages.groups[1] == any_room);
+  CHECK(pages.take(16, 16) == far);
+  CHECK(pages.take(2 * kPagesPerChunk) == kNone);
+  CHECK(pages.buddy.check_invariants() == nullptr);
+}
+
+TEST_CASE("room beyond the first thousand chunks that seem to have some is found") {
+  constexpr std::uint32_t kChunks = 1200, kLast = (kChunks - 1) * kPagesPerChunk;
+  BuddyGround pages(kChunks);
+  for (std::uint32_t c = 0; c < kChunks - 1; c++) {
+    for (const std::uint32_t count : {1u, 1u, 1u, 1u, 1u, 507u})
+      REQUIRE(pages.take(count) != kNone);
+  }
+  REQUIRE(pages.take(2) == kLast);
+  REQUIRE(pages.take(510) == kLast + 2);
+  // Three pages apart everywhere but in the last chunk, which has two together.
+  for (std::uint32_t c = 0; c < kChunks - 1; c++) {
+    for (const std::uint32_t page : {0u, 2u, 4u}) REQUIRE(pages.give(c * kPagesPerChunk + page));
+  }
+  REQUIRE(pages.give(kLast));
+  CHECK(pages.take(2) == kLast);
+  CHECK(pages.buddy.check_invariants() == nullptr);
+}
+
 TEST_CASE("counts tell the kinds of blocks apart") {
   BuddyGround pages(2);
   pages.take(3, 1, BlockKind::large);

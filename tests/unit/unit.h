@@ -57,10 +57,12 @@ class BuddyGround {
  public:
   explicit BuddyGround(std::uint32_t chunks)
       : rows(chunks),
-        summaries(chunks),
+        summaries(align_up(chunks, Buddy::kChunksPerGroup)),
+        groups(summaries.size() / Buddy::kChunksPerGroup),
         chunk_count(chunks),
         buddy(reinterpret_cast<std::byte*>(rows.data()), sizeof(ChunkRows), summaries.data(),
               &chunk_count, &totals) {
+    buddy.use_groups(groups.data(), static_cast<std::uint32_t>(groups.size()));
     buddy.add_chunks(ChunkIndex{0}, chunks);
   }
   std::uint32_t take(std::uint32_t pages, std::uint32_t alignment = 1,
@@ -74,6 +76,7 @@ class BuddyGround {
 
   std::vector<ChunkRows> rows;
   std::vector<std::atomic<std::uint32_t>> summaries;
+  std::vector<std::atomic<std::uint32_t>> groups;
   std::atomic<std::uint32_t> chunk_count;
   PageTotals totals{};
   Buddy buddy;

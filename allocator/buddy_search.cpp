@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+// Where a block goes: the choice of a chunk, and of a place in it.
+#include <utility>
+
+#include "buddy_parts.h"
+
+namespace ashlar {
+
+// Calls visit(chunk, summary) → bool, whether to go on, for the chunks that may have room, lowest
+// first. Groups that have none are passed over.
+template <class Visit>
+void Buddy::for_each_candidate(std::uint32_t pages, std::uint32_t alignment, Visit&& visit) {
+  const std::uint32_t chunks = chunk_count();
+  for (std::uint32_t c = 0; c < chunks;) {
+    const std::uint32_t group = c / kChunksPerGroup;
+    const std::uint32_t group_end = (group + 1) * kChunksPerGroup;
+    const bool known = group < group_count_;
+    // A hint, like the summaries: claim() decides.
+    if (known &&
+        !Summary::of(groups_[group].load(std::memory_order_relaxed)).may_fit(pages, alignment)) {
+      c = group_end;
+      continue;
+    }
+    bool any = false;
+    for (; c < chunks && c < group_end; c++) {
+      const auto summary = Summary::of(summaries_[c].load(std::memory_order_relaxed));
+      if (!summary.may_fit(pages, alignment)) continue;
+      any = true;
+      if (!visit(ChunkIndex{c}, summary)) return;
+    }
+    if (known && !any) learn_group(group);
+  }
+}
+
+// Candidates in the order (free pages, index): the fullest chunk first, and among equals the lowest
+// address. A scan of the summaries yields the next few; each is tried once. The choice is among the
+// first thousand, so that a large heap with room everywhere is not read to its end. Where only few
+// places in a chunk will do, summaries say little, and the first chunk that fits serves.
+PageIndex Buddy::take_in_chunk(std::uint32_t pages, std::uint32_t alignment) {
+  constexpr std::uint32_t kCandidates = 8;
+  constexpr std::uint32_t kStrictAlignment = 4 * kPagesPerUnit;
+  constexpr std::uint32_t kMostUntried = 1024;
+  constexpr std::uint64_t kNoRank = ~std::uint64_t{0};
+  if (alignment > kStrictAlignment) return take_first_fit(pages, alignment);
+  bool seen_all = true;
+  std::uint64_t tried = 0;  // ranks below this
+  for (;;) {
+    std::uint64_t best[kCandidates];  // ascending
+    for (std::uint64_t& rank : best) rank = kNoRank;
+    std::uint32_t untried = 0;
+    for_each_candidate(pages, alignment, [&](ChunkIndex chunk, Summary summary) {
+      std::uint64_t rank = std::uint64_t{summary.free} << 32 | chunk.v;
+      if (rank < tried) return true;
+      if (rank < best[kCandidates - 1]) {
+        for (std::uint64_t& other : best) {
+          if (rank < other) std::swap(rank, other);
+        }
+      }
+      seen_all &= ++untried < kMostUntried;
+      return untried < kMostUntried;
+    });
+    for (const std::uint64_t rank : best) {
+      if (rank == kNoRank) return seen_all ? PageIndex{kNone} : take_first_fit(pages, alignment);
+      const PageIndex first =
+          take_in(ChunkIndex{static_cast<std::uint32_t>(rank)}, pages, alignment);
+      if (first.v != kNone) return first;
+    }
+    tried = best[kCandidates - 1] + 1;
+  }
+}
+
+PageIndex Buddy::take_first_fit(std::uint32_t pages, std::uint32_t alignment) {
+  PageIndex first{kNone};
+  for_each_candidate(pages, alignment, [&](ChunkIndex chunk, Summary) {
+    first = take_in(chunk, pages, alignment);
+    return first.v == kNone;
+  });
+  return first;
+}
+
+PageIndex Buddy::take_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment) {
+  for (;;) {
+    // pairs with: recount. Older than the row that is read next, so that learn() is careful.
+    const std::uint32_t seen = summaries_[chunk.v].load(std::memory_order_acquire);
+    const std::uint32_t at = RowCopy(rows(chunk).free).find(pages, alignment);
+    if (at == kNone) {
+      learn(chunk, seen, pages, alignment);
+      return {kNone};
+    }
+    const PageIndex first{first_page(chunk).v + at};
+    if (claim(first, pages)) return first;
+  }
+}
+
+// Whole chunks in a row and the head of the one behind them. First fit: such blocks are rare and
+// the rows of whole chunks need not be read.
+PageIndex Buddy::take_over_chunks(std::uint32_t pages, std::uint64_t alignment,
+                                  std::uint64_t origin) {
+  const std::uint32_t chunks = chunk_count();
+  const auto needed = static_cast<std::uint32_t>(divide_up(pages, kPagesPerChunk));
+  const auto pages_in = [&](std::uint32_t i) {  // of the block, in its chunk i
+    const std::uint32_t rest = pages - i * kPagesPerChunk;
+    return rest < kPagesPerChunk ? rest : kPagesPerChunk;
+  };
+  PageIndex found{kNone};
+  for_each_candidate(pages_in(0), 1, [&](ChunkIndex chunk, Summary) {
+    if (chunk.v + needed > chunks) return false;
+    const PageIndex first = first_page(chunk);
+    if ((origin + first.v) % alignment != 0) return true;
+    for (std::uint32_t i = 0; i < needed; i++) {
+      // A hint: claim() decides.
+      const auto s = Summary::of(summaries_[chunk.v + i].load(std::memory_order_relaxed));
+      if (s.free < pages_in(i)) return true;
+    }
+    if (claim(first, pages)) found = first;
+    return found.v == kNone;
+  });
+  return found;
+}
+
+// A search for `pages` at `alignment` found nothing in the chunk whose summary was `seen`.
+void Buddy::learn(ChunkIndex chunk, std::uint32_t seen, std::uint32_t pages,
+                  std::uint32_t alignment) {
+  Summary next = Summary::of(seen);
+  // A run of pages + alignment - 1 would have held an aligned one.
+  const std::uint32_t longest = pages + alignment - 2;
+  if (longest < next.longest) next.longest = longest & 0x3ff;
+  if (pages == kPagesPerUnit && alignment == kPagesPerUnit) next.has_unit = 0;
+  // Fails when anything changed since, and that is right: the news may be stale.
+  summaries_[chunk.v].compare_exchange_strong(seen, next.word());
+}
+
+// A search found no room in any chunk of the group. Who lowers its bounds looks at the summaries
+// once more afterwards; who releases pages writes the summary, then looks at the bounds. All of it
+// is seq_cst, so one of them sees the other. Chunks that are not counted yet may be read: they are
+// zero, or will lift the group.
+void Buddy::learn_group(std::uint32_t group) {
+  const auto most = [&] {
+    Summary bound{};
+    for (std::uint32_t c = group * kChunksPerGroup; c < (group + 1) * kChunksPerGroup; c++) {
+      const auto s = Summary::of(summaries_[c].load());  // pairs with: recount, add_chunks
+      const std::uint32_t longest = s.longest < s.free ? s.longest : s.free;
+      if (s.free > bound.free) bound.free = s.free;
+      if (longest > bound.longest) bound.longest = longest & 0x3ff;
+      if (s.free >= kPagesPerUnit) bound.has_unit |= s.has_unit;
+    }
+    return bound;
+  };
+  const Summary bound = most();
+  groups_[group].store(bound.word());
+  const Summary now = most();
+  if (now.free > bound.free || now.longest > bound.longest || now.has_unit > bound.has_unit) {
+    groups_[group].store(Summary::all_free().word());
+  }
+}
+
+// A chunk's summary was raised.
+void Buddy::lift_group(ChunkIndex chunk) {
+  const std::uint32_t group = chunk.v / kChunksPerGroup;
+  const std::uint32_t any_room = Summary::all_free().word();
+  if (group < group_count_ && groups_[group].load() != any_room) groups_[group].store(any_room);
+}
+
+void Buddy::lift_groups() {
+  for (std::uint32_t c = 0; c < chunk_count(); c += kChunksPerGroup) lift_group(ChunkIndex{c});
+}
+
+ChunkIndex Buddy::next_candidate(PageCount pages, PageCount alignment, std::uint64_t& tried) const {
+  std::uint64_t best = ~std::uint64_t{0};
+  const std::uint32_t chunks = chunk_count();
+  for (std::uint32_t c = 0; c < chunks; c++) {
+    // A hint: claim() decides.
+    const auto summary = Summary::of(summaries_[c].load(std::memory_order_relaxed));
+    const std::uint64_t rank = std::uint64_t{summary.free} << 32 | c;
+    if (summary.may_fit(pages.v, alignment.v) && rank >= tried && rank < best) best = rank;
+  }
+  tried = best + 1;
+  return {static_cast<std::uint32_t>(best)};
+}
+
+}  // namespace ashlar
