@@ -81,7 +81,7 @@ struct Place {
   Bytes bytes = 0;                     // of the slot or block
 };
 
-class Arena {
+class alignas(kCacheLineBytes) Arena {
  public:
   constexpr Arena() = default;
 
@@ -329,13 +329,15 @@ class Arena {
   std::uint32_t remap_chunks(std::uint32_t needed);
   os::Commit commit_metadata(std::uint32_t first, std::uint32_t count, bool replace);
 
-  // What free(p) reads; all of it in one cache line.
-  std::byte* data_ = nullptr;        // const since create or attach
-  std::atomic<Bytes> data_bytes_{};  // atomic: who grows the arena → all; see refresh()
-  UnitTable units_;                  // const since create or attach, like the next four
-
-  ArenaHeader* header_ = nullptr;
+  ArenaHeader* header_ = nullptr;  // const since create or attach, like the next four
   ChunkMeta* meta_ = nullptr;
+  // What free(p) reads. In one cache line, and not at its beginning: there magazines have the words
+  // that hit paths store to, and to the processor a load from the same place in another page seems
+  // to wait for the store (8 % of a program that does little else).
+  std::byte* data_ = nullptr;
+  UnitTable units_;
+  std::atomic<Bytes> data_bytes_{};  // atomic: who grows the arena → all; see refresh()
+
   Buddy buddy_;
   os::Region region_;
 
