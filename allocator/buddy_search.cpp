@@ -6,6 +6,19 @@
 
 namespace ashlar {
 
+Block Buddy::take(PageCount pages, PageCount alignment, BlockKind kind, std::uint64_t origin) {
+  ASHLAR_ASSERT(pages.v > 0 && pages.v <= BlockWord::kPagesMask);
+  ASHLAR_ASSERT(is_power_of_two(alignment.v));
+  const bool in_chunk = pages.v <= kPagesPerChunk && alignment.v <= kPagesPerChunk;
+  const PageIndex first = in_chunk ? take_in_chunk(pages.v, alignment.v)
+                                   : take_over_chunks(pages.v, alignment.v, origin);
+  if (first.v == kNone) return {};
+  const bool zero = count_dirty(first, pages.v) == 0;
+  // pairs with: give, kind_at. From here on the block is somebody's.
+  block_word(first).store(BlockWord::make(kind, pages.v), std::memory_order_release);
+  return {first, zero};
+}
+
 // Calls visit(chunk, summary) → bool, whether to go on, for the chunks that may have room, lowest
 // first. Groups that have none are passed over.
 template <class Visit>
