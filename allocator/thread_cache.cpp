@@ -21,6 +21,8 @@ namespace {
 // Bounds on the slots of one stack.
 constexpr std::uint32_t kMostSlots = 1024;
 constexpr std::uint32_t kLeastSlots = 4;
+// Slots of the first stack, or a page's worth if that is more; fewer where kMostBytes says so.
+constexpr std::uint32_t kFirstSlots = 16;
 constexpr Bytes kMostBytes = 64 * kKiB;
 // Stacks below this, those of the larger classes, grow also when they are exchanged.
 constexpr std::uint32_t kBriskSlots = 8;
@@ -133,7 +135,8 @@ void grow_magazine(Lane& lane, ClassIndex c) {
   if (m.capacity == most) return;
   // The next of most, most / 2, most / 4 …: so all the stacks of a class together are less than
   // twice the last.
-  const std::uint32_t least = m.capacity == 0 ? slots_in(kPageBytes, info) : m.capacity + 1u;
+  const std::uint32_t first = std::min(most, std::max(kFirstSlots, slots_in(kPageBytes, info)));
+  const std::uint32_t least = m.capacity == 0 ? first : m.capacity + 1u;
   std::uint32_t capacity = most;
   while (capacity / 2 >= least) capacity /= 2;
 

@@ -11,10 +11,10 @@
 //            give  │ x y              free pushes behind y   when both are, refill_slow()
 //
 //          The word below a stack is null, so that popping an empty one yields null. Stacks start
-//          with a page's worth of slots, double when a refill or flush shows that they are too
-//          small, and hold at most a slab's worth. They lie apart from user memory. A slot that
-//          another lane owns goes to `remote`, from where one atomic step frees all neighbours in a
-//          bitmap word.
+//          with a page's worth of slots or sixteen, double when a refill or flush shows that they
+//          are too small, and hold at most a slab's worth. They lie apart from user memory. A slot
+//          that another lane owns goes to `remote`, from where one atomic step frees all neighbours
+//          in a bitmap word.
 // Invariants (check_invariants() tests these by number):
 //   1  each stack lies within its bounds, above a null word
 //   2  what is in a stack is a slot of its class, owned by this lane, and not at rest
