@@ -94,7 +94,8 @@ Bytes bytes_at(ashlar_shm& arena, const void* p) {
       SlabRef::find(arena, UnitIndex{static_cast<std::uint32_t>(offset / kUnitBytes)});
   if (slab.exists()) {
     const std::uint32_t slot = slab.slot_at(offset);
-    return slot < slab.info().capacity && !slab.is_free(slot) ? slab.info().slot_bytes : 0;
+    const bool in_use = slot < slab.info().capacity && !slab.is_free(slot);
+    return in_use && !slab.is_for_handles() ? slab.info().slot_bytes : 0;
   }
   const PageIndex first{static_cast<std::uint32_t>(offset / kPageBytes)};
   return offset % kPageBytes == 0 ? bytes_of(arena.pages.pages_of(first, BlockKind::large)) : 0;

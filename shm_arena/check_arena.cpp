@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "check_arena.h"
 
+#include "check_handles.h"
 #include "roots.h"
 #include "slabs.h"
 
@@ -24,7 +25,7 @@ class Check {
     for (std::uint32_t r = 0; r < kRoots; r++) {
       if (!root(r)) return false;
     }
-    return true;
+    return check_handles(arena_, why_);
   }
 
  private:
@@ -113,7 +114,8 @@ class Check {
         u++;
         continue;
       }
-      if (slab.first() != unit || lane_of_tag(entry.tag()) == kLanes) {
+      const bool has_owner = lane_of_tag(entry.tag()) != kLanes || entry.tag() == kOpenTag;
+      if (slab.first() != unit || !has_owner) {
         return broken(5, "unit", u, "has an entry that is not its slab's");
       }
       for (std::uint32_t i = 0; i < slab.units(); i++) {
@@ -128,7 +130,9 @@ class Check {
   }
 
   bool bits(const SlabRef& slab) {
-    const LaneState::Kind owner = arena_.lane(lane_of_tag(slab.tag())).state.load().kind;
+    const std::uint32_t lane = lane_of_tag(slab.tag());
+    const bool is_leased =
+        lane == kLanes || arena_.lane(lane).state.load().kind == LaneState::kLeased;
     for (std::uint32_t w = 0; w < slab.info().words; w++) {
       const std::uint64_t free = slab.word(w).load();
       const std::uint64_t freed = slab.remote_word(w).load();
@@ -137,7 +141,7 @@ class Check {
         return broken(6, "slab", slab.first().v, "has a bit without a slot");
       }
       // Whoever leases a vacant lane takes over what its last owner had begun to.
-      if ((free & freed) != 0 && owner == LaneState::kLeased) {
+      if ((free & freed) != 0 && is_leased) {
         return broken(6, "slab", slab.first().v, "has a slot that is free and freed");
       }
     }

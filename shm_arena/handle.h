@@ -7,6 +7,16 @@
 #include "pages.h"
 #include "processes.h"
 
+namespace ashlar::shm {
+
+// Where this process looks first; for its threads, and never believed.
+struct HandleHints {
+  std::atomic<std::uint32_t> entry = 0;               // from here on for one that is free
+  std::atomic<std::uint32_t> slab[kClassCount] = {};  // the unit of one that may have room
+};
+
+}  // namespace ashlar::shm
+
 // What malloc and free read comes first. All of it is private to this process.
 struct ashlar_shm {
   using Bytes = ashlar::Bytes;
@@ -18,6 +28,7 @@ struct ashlar_shm {
 
   ashlar::shm::Segment segment;
   ashlar::shm::Processes processes;
+  ashlar::shm::HandleHints hints;
 
   Bytes data_offset(const void* p) const {
     return reinterpret_cast<std::uintptr_t>(p) - reinterpret_cast<std::uintptr_t>(data);
@@ -43,6 +54,15 @@ struct ashlar_shm {
     using namespace ashlar::shm;
     const Offset at = Geometry::kLaneCursors + lane * sizeof(LaneCursors);
     return segment.back(ashlar::align_down(at, ashlar::kPageBytes), ashlar::kPageBytes) == 0;
+  }
+  ashlar::shm::LaneHandles& handles_of(std::uint32_t lane) const {  // one with pins_end
+    return (&segment.at<ashlar::shm::LaneHandles>(ashlar::shm::Geometry::kLaneHandles))[lane];
+  }
+  // The entry of a handle; null: there never was such a handle.
+  ashlar::shm::HandleWord* handle_word(std::uint32_t index) const {
+    return index < state().handles_end.load(std::memory_order_relaxed)  // only grows
+               ? &segment.at<ashlar::shm::HandleWord>(segment.geometry().handles) + index
+               : nullptr;
   }
   ashlar::shm::State& state() const {
     return segment.at<ashlar::shm::State>(ashlar::shm::Geometry::kState);

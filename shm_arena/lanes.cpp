@@ -154,7 +154,7 @@ void give_slow(ashlar_shm& arena, void* p) {
       SlabRef::find(arena, UnitIndex{static_cast<std::uint32_t>(offset / kUnitBytes)});
   if (slab.exists()) {
     const std::uint32_t slot = slab.slot_at(offset);
-    if (slot == slab.info().capacity) return refuse(arena);
+    if (slot == slab.info().capacity || slab.is_for_handles()) return refuse(arena);
     if (view.tag == 0 || slab.tag() != view.tag) {
       if (!slab.free_remotely(slot)) refuse(arena);
       return;

@@ -2,14 +2,15 @@
 // L3 · layout: how a shared arena lies in its segment.
 //
 //   header │ state │ processes │ lanes │ roots │ chunk words │ table │ summaries │ chunks' metadata
-//   │ data 1 page   1 page  128 B each  64 B    8 B     8 B a chunk   256 B   4 B         52 KiB 2
-//   MiB
+//     1 page   1 page  128 B each  64 B    8 B     8 B a chunk   256 B   4 B         52 KiB
+//   │ data │ handles
+//     2 MiB  512 KiB a chunk, as they are used
 //
 // What:    every position is an offset from the segment's first byte, every link an index; so it
 //          may be mapped anywhere. 0 is the null offset: the header is no block.
 // How:     zones are sized for the segment's maximum. Up to the roots they have memory from the
-//          start; cursors get it when their lane is leased, the rest chunk by chunk. Zero is a
-//          valid first state of all of it except the header.
+//          start; cursors get it when their lane is leased, the rest chunk by chunk, and handles
+//          as they are used. Zero is a valid first state of all of it except the header.
 // Truth:   block words, unit entries, bitmaps, and the states of processes, lanes and chunks.
 //          Everything else is a hint, can be worked out again, and is not believed unchecked.
 // Trust:   the header does not change once the segment has a name. Who attaches checks it, keeps
@@ -19,6 +20,7 @@
 #include <atomic>
 
 #include "arena.h"
+#include "handle_layout.h"
 
 namespace ashlar::shm {
 
@@ -27,7 +29,7 @@ using Offset = std::uint64_t;
 inline constexpr std::uint32_t kProcesses = 512;
 inline constexpr std::uint32_t kLanes = 512;
 inline constexpr std::uint32_t kRoots = 1024;
-inline constexpr Offset kPlaces = Offset{1} << 62;  // locks on them: far behind any byte
+inline constexpr Offset kPlaces = Offset{1} << 62;      // locks on them: far behind any byte
 inline constexpr std::uint32_t kMostChunks = 1u << 22;  // 8 TiB
 
 // --- the header -----------------------------------------------------------------------------
@@ -57,6 +59,15 @@ struct alignas(kPageBytes) State {
   std::atomic<std::uint64_t> quota;  // atomic: any → any; bytes a process may hold, 0: no limit
   std::atomic<std::uint64_t> recoveries;  // atomic: any; processes whose lanes were recovered
   std::atomic<std::uint64_t> bad_frees;   // atomic: any; frees that were refused
+
+  // The table of handles: entries that have memory, and that were ever used.
+  std::atomic<std::uint32_t> handles_backed;  // atomic: who adds some → all
+  std::atomic<std::uint32_t> handles_end;     // atomic: who takes one → all
+  // By class: some slab of objects with handles may have room. A hint.
+  std::atomic<std::uint64_t> handle_room;  // atomic: any → any
+  std::atomic<std::uint32_t> compactor;    // atomic: any; lane + 1, 0: nobody compacts
+  // The entry with which its pass goes on, plus one; 0: no pass is under way.
+  std::atomic<std::uint32_t> pass_at;  // compactor → next compactor
 };
 
 inline void raise_to(std::atomic<std::uint32_t>& bound, std::uint32_t value) {
@@ -107,6 +118,8 @@ struct alignas(kCacheLineBytes) Lane {
   std::atomic<std::uint32_t> freeing;     // leaseholder → recoverer
   std::atomic<std::uint64_t> held_pages;  // atomic: any; a hint, for quotas
   std::atomic<std::uint32_t> news;  // atomic: any → leaseholder; others freed slots of its slabs
+  // 0: the lane has no LaneHandles yet; else none of their pins was ever used at or behind this.
+  std::atomic<std::uint32_t> pins_end;  // leaseholder → all
 
   // A death may have left the count too low.
   void release(std::uint64_t pages) {
@@ -166,15 +179,20 @@ struct Geometry {
   static constexpr Bytes kRootTable = kLaneTable + kLanes * sizeof(Lane);
   // Behind this, memory is added as it is needed: by lane and by chunk.
   static constexpr Bytes kLaneCursors = kRootTable + kRoots * sizeof(std::atomic<Offset>);
-  static constexpr Bytes kChunkWords = kLaneCursors + kLanes * sizeof(LaneCursors);
+  static constexpr Bytes kLaneHandles = kLaneCursors + kLanes * sizeof(LaneCursors);
+  static constexpr Bytes kChunkWords = kLaneHandles + kLanes * sizeof(LaneHandles);
   static constexpr Bytes kTableBytesPerChunk = kUnitsPerChunk * sizeof(std::uint64_t);
   static constexpr Bytes kSummaryBytesPerChunk = sizeof(std::uint32_t);
+  static constexpr std::uint32_t kHandlesPerChunk = 64 * 1024;  // enough for objects of 32 bytes
+  static constexpr std::uint32_t kMostHandles = kNone - 1;
 
   Bytes table = 0;
   Bytes summaries = 0;
   Bytes chunk_metadata = 0;
   Bytes data = 0;
+  Bytes handles = 0;
   Bytes end = 0;
+  std::uint32_t handle_count = 0;
 
   constexpr Geometry() = default;
   explicit constexpr Geometry(std::uint32_t chunks)
@@ -182,9 +200,13 @@ struct Geometry {
         summaries(align_up(table + chunks * kTableBytesPerChunk, kPageBytes)),
         chunk_metadata(align_up(summaries + chunks * kSummaryBytesPerChunk, kPageBytes)),
         data(align_up(chunk_metadata + chunks * sizeof(SharedChunk), kChunkBytes)),
-        end(data + Bytes{chunks} * kChunkBytes) {}
+        handles(data + Bytes{chunks} * kChunkBytes),
+        end(handles + Bytes{chunks} * kHandlesPerChunk * sizeof(HandleWord)),
+        handle_count(chunks < kMostHandles / kHandlesPerChunk ? chunks * kHandlesPerChunk
+                                                              : kMostHandles) {}
 };
 static_assert(Geometry::kLaneCursors % kPageBytes == 0);
+static_assert(Geometry::kLaneHandles % kPageBytes == 0);
 
 // FNV-1a (Fowler, Noll, Vo).
 constexpr std::uint64_t hash_bytes(const unsigned char* bytes, Bytes count,
@@ -198,12 +220,27 @@ consteval std::uint32_t layout_hash() {
   std::uint64_t hash = 0xcbf2'9ce4'8422'2325;
   const auto add = [&hash](std::uint64_t n) { hash = (hash ^ n) * 0x100'0000'01b3; };
   const Geometry g(1000);
-  for (const Bytes n :
-       {g.table, g.summaries, g.chunk_metadata, g.data, g.end, Geometry::kProcessTable,
-        Geometry::kLaneTable, Geometry::kRootTable, Geometry::kLaneCursors, Geometry::kChunkWords,
-        sizeof(Process), sizeof(Lane), sizeof(SharedChunk), sizeof(SlabDescriptor),
-        offsetof(ChunkMeta, short_free), offsetof(ChunkMeta, long_free), offsetof(ChunkMeta, rows),
-        offsetof(ChunkRows, block)}) {
+  for (const Bytes n : {g.table,
+                        g.summaries,
+                        g.chunk_metadata,
+                        g.data,
+                        g.end,
+                        Geometry::kProcessTable,
+                        Geometry::kLaneTable,
+                        Geometry::kRootTable,
+                        Geometry::kLaneCursors,
+                        Geometry::kLaneHandles,
+                        Geometry::kChunkWords,
+                        Bytes{LaneHandles::kPins},
+                        Bytes{HandleEntry::kPositionBits},
+                        sizeof(Process),
+                        sizeof(Lane),
+                        sizeof(SharedChunk),
+                        sizeof(SlabDescriptor),
+                        offsetof(ChunkMeta, short_free),
+                        offsetof(ChunkMeta, long_free),
+                        offsetof(ChunkMeta, rows),
+                        offsetof(ChunkRows, block)}) {
     add(n);
   }
   for (const SizeClass& c : kSizeClasses) {

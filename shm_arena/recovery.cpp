@@ -3,7 +3,7 @@
 
 #include <cerrno>
 
-#include "slabs.h"
+#include "handles.h"
 
 namespace ashlar::shm {
 
@@ -35,6 +35,9 @@ void settle_entries(ashlar_shm& arena, const LaneSet& lanes) {
   for (std::uint32_t u = 0; u < units; u++) {
     const std::uint64_t tag = UnitEntry{arena.entry(UnitIndex{u}).load()}.tag();
     const std::uint32_t lane = lane_of_tag(tag);
+    if (lanes.has(holder_of_tag(tag)) && !SlabRef::find(arena, UnitIndex{u}).exists()) {
+      arena.entry(UnitIndex{u}).store(0);
+    }
     if (!lanes.has(lane)) continue;
     const SlabRef slab = SlabRef::find(arena, UnitIndex{u});
     if (!slab.exists() || slab.tag() != tag) {
@@ -129,6 +132,7 @@ void settle(ashlar_shm& arena, const LaneSet& lanes) {
   lanes.for_each([&](std::uint32_t l) {
     settle_cursors(arena, l);
     settle_publication(arena, l);
+    settle_handles(arena, l);
     if (arena.lane(l).state.load().plain == 0) {
       scoped.add(l);
       any_scoped = true;

@@ -8,7 +8,8 @@
 //            2  the chunks that a lane holds are rebuilt from block words, and let go; a large
 //               block that was being given back is
 //            3  slots that its cursors hold go back to their slabs
-//            4  a block that was on its way into a slot and is not there is given back
+//            4  a block that was on its way into a slot and is not there is given back; so is the
+//               slot that a handle was about to name and does not, or not any more
 //            5  of a scoped process, all blocks are given back
 //            6  the lanes are vacant, and then the process's place is free
 // Death:   each step may be cut short and repeated: it looks at what is there and sets what must

@@ -143,12 +143,13 @@ int Segment::fill(Bytes max_bytes, bool fixed_size) {
   header.layout_hash = layout_hash();
   header.max_chunks = static_cast<std::uint32_t>(chunks);
   header.flags = fixed_size ? Header::kFixedSize : 0;
-  header.segment_bytes = Geometry(header.max_chunks).end;
+  const Geometry geometry(header.max_chunks);
+  header.segment_bytes = geometry.end;
   static_cast<void>(::getrandom(header.id, sizeof header.id, 0));
   header.checksum = checksum(header);
 
   if (::ftruncate(fd_, static_cast<off_t>(header.segment_bytes)) != 0) return errno;
-  const Bytes needed = fixed_size ? header.segment_bytes : Geometry::kLaneCursors;
+  const Bytes needed = fixed_size ? geometry.handles : Geometry::kLaneCursors;
   if (const int error = allocate(fd_, 0, needed); error != 0) {
     return error == ENOSPC ? ENOMEM : error;
   }

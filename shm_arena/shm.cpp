@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "check_arena.h"
+#include "compaction.h"
 #include "recovery.h"
 #include "roots.h"
 #include "stats_arena.h"
@@ -228,6 +229,38 @@ ASHLAR_PUBLIC ashlar_off ashlar_shm_exchange(ashlar_shm* arena, ashlar_off* slot
                                              ashlar_off desired) {
   if (shm::refused(arena) || shm::no_slot(arena, slot)) return 0;
   return shm::exchange(*arena, *reinterpret_cast<std::atomic<shm::Offset>*>(slot), desired);
+}
+
+// --- handles ------------------------------------------------------------------------------------
+
+ASHLAR_PUBLIC ashlar_handle ashlar_shm_handle_alloc(ashlar_shm* arena, size_t bytes) {
+  return shm::alloc_handle(*arena, bytes);
+}
+ASHLAR_PUBLIC int ashlar_shm_handle_free(ashlar_shm* arena, ashlar_handle handle) {
+  if (handle == 0) return 0;
+  if (shm::refused(arena)) return -1;
+  return shm::result(shm::free_handle(*arena, shm::Handle::of(handle)));
+}
+ASHLAR_PUBLIC void* ashlar_shm_handle_lock(ashlar_shm* arena, ashlar_handle handle) {
+  return shm::lock_handle(*arena, shm::Handle::of(handle));
+}
+ASHLAR_PUBLIC int ashlar_shm_handle_unlock(ashlar_shm* arena, ashlar_handle handle) {
+  return shm::result(shm::unlock_handle(*arena, shm::Handle::of(handle)) ? 0 : EINVAL);
+}
+ASHLAR_PUBLIC size_t ashlar_shm_handle_size(ashlar_shm* arena, ashlar_handle handle) {
+  return shm::bytes_of_handle(*arena, shm::Handle::of(handle));
+}
+
+ASHLAR_PUBLIC int ashlar_shm_compact(ashlar_shm* arena, unsigned budget_us, size_t budget_bytes,
+                                     ashlar_shm_compaction* done) {
+  shm::Compaction pass{};
+  pass.budget_us = budget_us;
+  pass.budget_bytes = budget_bytes;
+  const int error = shm::compact(*arena, pass);
+  if (done != nullptr) {
+    *done = {pass.moved_bytes, pass.freed_bytes, pass.moved, pass.locked};
+  }
+  return error == 0 ? pass.finished : shm::result(error);
 }
 
 // --- names --------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ void SlabRef::leave() const {
 
 void SlabRef::set_owner(std::uint64_t tag) const {
   const UnitEntry entry(tag, class_);
-  for (std::uint32_t u = 0; u < units(); u++) {
+  for (std::uint32_t u = units(); u-- > 0;) {
     arena_->entry(UnitIndex{first_.v + u}).store(entry.word());
   }
 }

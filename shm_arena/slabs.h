@@ -22,6 +22,14 @@ constexpr std::uint32_t lane_of_tag(std::uint64_t tag) {
   return lane < kLanes ? static_cast<std::uint32_t>(lane) : kLanes;
 }
 
+// Slabs of objects with handles belong to no lane; a lane holds one while it changes its bits.
+inline constexpr std::uint64_t kOpenTag = tag_of_lane(kLanes);
+constexpr std::uint64_t tag_of_holder(std::uint32_t lane) { return tag_of_lane(kLanes + 1 + lane); }
+// The lane that holds it, or kLanes: none does.
+constexpr std::uint32_t holder_of_tag(std::uint64_t tag) {
+  return tag > kOpenTag ? lane_of_tag(tag - kOpenTag) : kLanes;
+}
+
 // Where the bitmaps of a class lie in a chunk's metadata.
 constexpr bool is_short(const SizeClass& c) { return c.words <= ChunkMeta::kShortWords; }
 constexpr Bytes bitmaps_of(const SizeClass& c) {
@@ -49,6 +57,7 @@ class SlabRef {
   std::uint32_t units() const { return info_->slab_bytes / kUnitBytes; }
   PageCount pages() const { return pages_for(info_->slab_bytes); }
   std::uint64_t tag() const;
+  bool is_for_handles() const { return tag() >= kOpenTag; }
   SlabDescriptor& descriptor() const;
   std::byte* base() const { return arena_->data + Bytes{first_.v} * kUnitBytes; }
 
@@ -64,6 +73,10 @@ class SlabRef {
   std::uint32_t free_slots() const;  // at rest, without those that others freed
   std::uint32_t used_slots() const;  // those that nobody freed; some may be at a cursor
   bool is_free(std::uint32_t slot) const { return (word(slot / 64).load() >> slot % 64 & 1) != 0; }
+  void take(std::uint32_t slot) const {
+    BitmapWord& of_slot = word(slot / 64);
+    of_slot.store(of_slot.load() & ~(std::uint64_t{1} << slot % 64), std::memory_order_release);
+  }
   void give(std::uint32_t slot) const { give_bits(slot / 64, std::uint64_t{1} << slot % 64); }
   // Frees a slot of another's slab. False: it is free already.
   [[nodiscard]] bool free_remotely(std::uint32_t slot) const;
@@ -81,7 +94,7 @@ class SlabRef {
   // Before the block word is stored, and after it was cleared.
   void enter(std::uint64_t tag) const;
   void leave() const;
-  // The slab is another lane's from now on.
+  // The slab is another lane's from now on. Its first unit comes last: that is the one that counts.
   void set_owner(std::uint64_t tag) const;
 
  private:

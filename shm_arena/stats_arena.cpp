@@ -23,6 +23,10 @@ void collect_stats(ashlar_shm& arena, ashlar_shm_stats& stats) {
     stats.active += slab.info().slab_bytes;
     stats.allocated += Bytes{used} * slab.info().slot_bytes;
     stats.small_blocks += used;
+    if (slab.is_for_handles()) {
+      stats.handle_active += slab.info().slab_bytes;
+      stats.handle_allocated += Bytes{used} * slab.info().slot_bytes;
+    }
     u = slab.first().v + slab.units();
   }
   for (std::uint32_t l = 0; l < arena.lanes_end(); l++) {
@@ -42,7 +46,8 @@ void collect_stats(ashlar_shm& arena, ashlar_shm_stats& stats) {
   stats.max_bytes = Bytes{arena.segment.max_chunks()} * kChunkBytes;
   constexpr Bytes kPerChunk = sizeof(ChunkWord) + Geometry::kTableBytesPerChunk +
                               Geometry::kSummaryBytesPerChunk + sizeof(SharedChunk);
-  stats.metadata = Geometry::kChunkWords + chunks * kPerChunk;
+  stats.metadata = Geometry::kChunkWords + chunks * kPerChunk +
+                   arena.state().handles_backed.load() * sizeof(HandleWord);
   stats.quota = arena.state().quota.load();
   stats.recoveries = arena.state().recoveries.load();
   stats.bad_frees = arena.state().bad_frees.load();

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <pthread.h>
 
+#include "handles.h"
 #include "recovery.h"
 
 namespace ashlar::shm {
@@ -54,6 +55,7 @@ void set_lane_kind(const ashlar_shm& arena, std::uint32_t lane, LaneState::Kind 
 void give_up_lane(View& view) {
   if (view.tag == 0) return;  // a child of fork
   empty_view(view);
+  settle_handles(*view.arena, view.lane);  // what the thread has locked
   const bool plain = view.arena->lane(view.lane).state.load().plain != 0;
   set_lane_kind(*view.arena, view.lane, plain ? LaneState::kVacant : LaneState::kIdle);
 }

@@ -37,6 +37,7 @@ extern "C" {
 
 typedef struct ashlar_shm ashlar_shm; /* this process's handle */
 typedef uint64_t ashlar_off;          /* position of a block in its arena; 0 is null */
+typedef uint64_t ashlar_handle;       /* of an object that may be moved; 0 is null */
 
 enum {
   ASHLAR_SHM_SCOPED = 1,     /* this process's blocks are freed when it closes the handle or dies */
@@ -103,6 +104,46 @@ ashlar_off ashlar_shm_malloc_into(ashlar_shm *, size_t bytes, ashlar_off *slot_i
  * recoverer that the block had been published. */
 ashlar_off ashlar_shm_exchange(ashlar_shm *, ashlar_off *slot_in_arena, ashlar_off desired);
 
+/* --- objects that may be moved ------------------------------------------------------------------
+ * A handle stands for an object; it is the same number in every process, and may be kept in the
+ * arena. The object has an address while it is locked. While nobody has it locked it may be moved,
+ * so that slabs that became sparse can be emptied and go back. A handle whose object was freed is
+ * refused, also when its place is in use again.
+ *
+ * No call waits for another one, whoever was stopped or killed. A thread that is killed leaks at
+ * most the one object that it was being given; what it had locked is unlocked by recovery.
+ * Such objects are the arena's: they outlive their process, also a scoped one. Errors, besides:
+ *   ESTALE  the handle's object was freed, or there never was one
+ *   ENOLCK  this thread has 500 objects locked
+ *   EBUSY   another thread is compacting */
+
+/* An object of at most 32 KiB; EINVAL: more. Aligned to 16 bytes, and to any greater power of two up
+ * to a page that `bytes` is a multiple of. Its content is not set. 0 on error. */
+ashlar_handle ashlar_shm_handle_alloc(ashlar_shm *, size_t bytes);
+/* From now on the handle is refused. Whoever has the object locked may go on until he unlocks it. 0
+ * is fine. -1 on error. */
+int ashlar_shm_handle_free(ashlar_shm *, ashlar_handle);
+/* Where the object is in this process until this thread unlocks it as often as it locked it. A lock
+ * keeps nobody else out. Null on error. A few nanoseconds. */
+void *ashlar_shm_handle_lock(ashlar_shm *, ashlar_handle);
+/* -1 and EINVAL: this thread does not have it locked. */
+int ashlar_shm_handle_unlock(ashlar_shm *, ashlar_handle);
+/* Bytes of the object that can be used, at least as many as were asked for; 0: there is none. */
+size_t ashlar_shm_handle_size(ashlar_shm *, ashlar_handle);
+
+typedef struct ashlar_shm_compaction {
+  size_t moved_bytes;  /* copied */
+  size_t freed_bytes;  /* of slabs that were emptied */
+  uint64_t moved;      /* objects */
+  uint64_t locked;     /* objects that could not be moved */
+} ashlar_shm_compaction;
+/* Moves objects out of sparse slabs and gives those back, for about `budget_us` microseconds and
+ * `budget_bytes` bytes moved; 0: no limit. Returns 1 when the pass is complete, 0 when there is more
+ * to do: call again, from any process. -1 on error. What was done goes into `done`, which may be
+ * null. One thread compacts at a time; all others go on. */
+int ashlar_shm_compact(ashlar_shm *, unsigned budget_us, size_t budget_bytes,
+                       ashlar_shm_compaction *done);
+
 /* --- names --------------------------------------------------------------------------------------
  * A word that finds a block. Keys have 1 to 255 bytes; an arena has room for 1024 different ones,
  * and a key keeps its place when its value is 0. */
@@ -141,6 +182,8 @@ typedef struct ashlar_shm_stats {
   size_t free_pages;      /* bytes of pages in no block */
   size_t longest_run;     /* the longest run of free pages inside 2 MiB, in bytes */
   size_t metadata;        /* beside the room for blocks */
+  size_t handle_active;   /* of active: slabs of objects with handles */
+  size_t handle_allocated; /* of allocated: such objects */
   size_t small_blocks, large_blocks;
   size_t quota;
   uint64_t recoveries;    /* processes that died and were recovered */
