@@ -25,10 +25,23 @@ class Objects {
   }
   void remove(Shared& arena, std::size_t i) {
     REQUIRE(ashlar_shm_handle_free(arena, handles_[i]) == 0);
-    handles_[i] = 0;
+    forget(i);
   }
+  void forget(std::size_t i) { handles_[i] = 0; }
   void may_be_gone(std::size_t i) { unsure_ = i; }
   ashlar_handle operator[](std::size_t i) const { return handles_[i]; }
+
+  // Each is what it was, whoever has stopped on the way.
+  void verify(Shared& arena) const {
+    for (std::size_t i = 0; i < handles_.size(); i++) {
+      if (handles_[i] == 0) continue;
+      const void* const p = ashlar_shm_handle_lock(arena, handles_[i]);
+      if (p == nullptr && i == unsure_) continue;
+      REQUIRE(p != nullptr);
+      REQUIRE(is_filled(p, kObjectBytes, i));
+      REQUIRE(ashlar_shm_handle_unlock(arena, handles_[i]) == 0);
+    }
+  }
 
   // All are whole, can be moved, and leave nothing when they are freed.
   void inspect(Shared& arena) const {
@@ -46,17 +59,6 @@ class Objects {
   }
 
  private:
-  void verify(Shared& arena) const {
-    for (std::size_t i = 0; i < handles_.size(); i++) {
-      if (handles_[i] == 0) continue;
-      const void* const p = ashlar_shm_handle_lock(arena, handles_[i]);
-      if (p == nullptr && i == unsure_) continue;
-      REQUIRE(p != nullptr);
-      REQUIRE(is_filled(p, kObjectBytes, i));
-      REQUIRE(ashlar_shm_handle_unlock(arena, handles_[i]) == 0);
-    }
-  }
-
   std::vector<ashlar_handle> handles_;
   std::size_t unsure_ = ~std::size_t{0};
 };
@@ -74,6 +76,7 @@ struct HandleStage : Stage {
                 .expected = {blocks + static_cast<Bytes>(static_cast<std::int64_t>(least)),
                              blocks + static_cast<Bytes>(static_cast<std::int64_t>(most)), held},
                 .data_bytes = kChunkBytes,
+                .first = [this](Shared& a) { objects.verify(a); },
                 .also = [this](Shared& a) { objects.inspect(a); }});
   }
 
@@ -141,6 +144,28 @@ TEST_CASE("killed in a pass: every object is where its handle says, and nothing 
                if (ashlar_shm_compact(a, 0, 0, nullptr) != 1) std::abort();
              },
              0, 0);
+}
+
+TEST_CASE("killed in a pass, and another frees objects of it before it is recovered") {
+  HandleStage stage(24);
+  for (std::size_t i = 0; i < 24; i++) {
+    if (i % 8 > 1) stage.objects.remove(stage.arena, i);
+  }
+  const ashlar_handle freed[] = {stage.objects[0], stage.objects[8], stage.objects[16]};
+  const Bytes blocks = stage.arena.blocks();
+  Objects left = stage.objects;
+  for (const std::size_t i : {0, 8, 16}) left.forget(i);
+  kill_everywhere(stage.arena, {.act = [](Shared& a) { ashlar_shm_compact(a, 0, 0, nullptr); },
+                                .expected = {blocks - std::size(freed), blocks, stage.held},
+                                .data_bytes = kChunkBytes,
+                                .first =
+                                    [&](Shared& a) {
+                                      for (const ashlar_handle h : freed) {
+                                        REQUIRE(ashlar_shm_handle_free(a, h) == 0);
+                                        REQUIRE(ashlar_shm_handle_lock(a, h) == nullptr);
+                                      }
+                                    },
+                                .also = [&](Shared& a) { left.inspect(a); }});
 }
 
 TEST_SUITE_END();
