@@ -166,6 +166,49 @@ TEST_CASE("errors are exceptions") {
   CHECK(arena.find<Thrower>("thrower") == nullptr);
 }
 
+TEST_CASE("an object that may move has an address while it is locked") {
+  struct Sample {
+    std::uint64_t number;
+    char text[88];
+  };
+  static_assert(std::atomic<movable<Sample>>::is_always_lock_free);
+  const shm_arena arena = shm_arena::create_anonymous(64 * kMiB);
+  const shm_arena there = another(arena);
+  std::vector<movable<Sample>> samples;
+  for (std::uint64_t i = 0; i < 20'000; i++) {
+    samples.push_back(arena.make_movable<Sample>(Sample{i, "sample"}));
+  }
+  const locked<Sample> kept = arena.lock(samples[7]);
+  for (std::size_t i = 0; i < samples.size(); i++) {
+    if (i % 10 != 0 && i != 7) CHECK(arena.free(samples[i]));
+  }
+  ashlar_shm_compaction done;
+  CHECK(ashlar_shm_compact(there, 0, 0, &done) == 1);
+  CHECK(done.moved > 1000);
+  CHECK(kept->number == 7);
+  CHECK(arena.lock(samples[7]).get() == kept.get());
+  for (std::size_t i = 0; i < samples.size(); i += 10) {
+    locked<Sample> first = there.lock(samples[i]);
+    const locked<Sample> sample = std::move(first);
+    REQUIRE(sample->number == i);
+    REQUIRE(std::string((*sample).text) == "sample");
+  }
+  CHECK(arena.free(samples[0]));
+  CHECK_FALSE(there.free(samples[0]));
+  CHECK_THROWS_AS(there.lock(samples[0]), std::system_error);
+}
+
+TEST_CASE("an object whose constructor throws leaves nothing") {
+  struct Thrower {
+    explicit Thrower(int value) { throw value; }
+  };
+  const shm_arena arena = shm_arena::create_anonymous(64 * kMiB);
+  CHECK_THROWS_AS(arena.make_movable<Thrower>(1), int);
+  ashlar_shm_stats stats;
+  ashlar_shm_stat(arena, &stats);
+  CHECK(stats.handle_allocated == 0);
+}
+
 TEST_SUITE_END();
 
 }  // namespace ashlar::test
