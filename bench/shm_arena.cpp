@@ -5,7 +5,7 @@
 //
 // Each row runs all of them in turn, five rounds; shown are medians, in nanoseconds per operation.
 // malloc is whatever is preloaded. Rows of one process count its CPU time; rows of two count wall
-// time, and want two idle cores. Then what only the arena does: attaching, death, fsck.
+// time, and want two idle cores. Then what only the arena does: attaching, death, fsck, handles.
 #include <ashlar/shm.h>
 
 #include <algorithm>
@@ -173,10 +173,14 @@ double median_us(int times, const std::function<double()>& run) {
 }
 
 template <class Act>
-double timed(Act&& act) {
-  const double start = seconds(CLOCK_MONOTONIC);
+double timed(Act&& act, clockid_t clock = CLOCK_MONOTONIC) {
+  const double start = seconds(clock);
   act();
-  return seconds(CLOCK_MONOTONIC) - start;
+  return seconds(clock) - start;
+}
+template <class Act>
+double worked(Act&& act) {
+  return timed(act, CLOCK_PROCESS_CPUTIME_ID);
 }
 
 // A process takes and gives, is killed, and another one takes one block. How often in 20 trials the
@@ -255,6 +259,75 @@ void deaths() {
   ashlar_shm_close(arena);
 }
 
+// CPU time, as in rows of one process.
+double lock_and_unlock(ashlar_shm* arena, const ashlar_handle* objects, std::size_t count) {
+  constexpr std::size_t kLocks = 5'000'000;
+  return median_us(5, [&] {
+    return worked([&] {
+             for (std::size_t i = 0; i < kLocks; i++) {
+               touch(ashlar_shm_handle_lock(arena, objects[i % count]));
+               ashlar_shm_handle_unlock(arena, objects[i % count]);
+             }
+           }) /
+           kLocks;
+  });
+}
+
+double density(const ashlar_shm_stats& stats) {
+  return static_cast<double>(stats.handle_allocated) / static_cast<double>(stats.handle_active);
+}
+
+// In calls of at most 500 µs.
+void pass(ashlar_shm* arena) {
+  ashlar_shm_stats before;
+  ashlar_shm_stats after;
+  ashlar_shm_stat(arena, &before);
+  std::vector<double> calls;
+  std::size_t moved = 0;
+  std::size_t freed = 0;
+  for (int answer = 0; answer == 0;) {
+    ashlar_shm_compaction done;
+    calls.push_back(worked([&] { answer = ashlar_shm_compact(arena, 500, 0, &done); }) * 1e6);
+    if (answer < 0) std::abort();
+    moved += done.moved_bytes;
+    freed += done.freed_bytes;
+  }
+  ashlar_shm_stat(arena, &after);
+  const double first = calls[0];  // chooses the victims
+  std::sort(calls.begin(), calls.end());
+  std::printf("| a pass: density before and after | %.3g, %.3g |\n", density(before),
+              density(after));
+  std::printf("| bytes moved for each byte freed | %.3g |\n",
+              static_cast<double>(moved) / static_cast<double>(freed));
+  std::printf("| its %zu calls of 500 µs: first, median, longest | %.3g, %.3g, %.3g µs |\n",
+              calls.size(), first, calls[calls.size() / 2], calls.back());
+}
+
+// Objects of four sizes, of which one in ten stays.
+void handles() {
+  constexpr std::size_t kCount = 300'000;
+  constexpr std::size_t kKept = kCount / 10;
+  constexpr std::size_t kSizes[] = {48, 100, 250, 500};
+  ashlar_shm* const arena = ashlar_shm_create_anonymous(512 * kMiB, 0);
+  std::minstd_rand random(1);
+  std::vector<ashlar_handle> objects(kCount);
+  const double made = worked([&] {
+    for (ashlar_handle& h : objects) h = ashlar_shm_handle_alloc(arena, kSizes[random() / 8 % 4]);
+  });
+  std::shuffle(objects.begin(), objects.end(), random);
+  std::printf("| make an object with a handle | %.3g ns |\n", made / kCount * 1e9);
+  std::printf("| lock and unlock one such object | %.3g ns |\n",
+              lock_and_unlock(arena, objects.data(), 1) * 1e3);
+  std::printf("| lock and unlock 1000 in turn | %.3g ns |\n",
+              lock_and_unlock(arena, objects.data(), 1000) * 1e3);
+  const double freed = worked([&] {
+    for (std::size_t i = kKept; i < kCount; i++) ashlar_shm_handle_free(arena, objects[i]);
+  });
+  std::printf("| free one | %.3g ns |\n", freed / (kCount - kKept) * 1e9);
+  pass(arena);
+  ashlar_shm_close(arena);
+}
+
 }  // namespace
 
 int main() {
@@ -289,5 +362,6 @@ int main() {
   }
   std::printf("\n| the arena alone | |\n|---|---|\n");
   deaths();
+  handles();
   ashlar_shm_close(arena);
 }
