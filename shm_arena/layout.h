@@ -195,15 +195,18 @@ struct Geometry {
   std::uint32_t handle_count = 0;
 
   constexpr Geometry() = default;
-  explicit constexpr Geometry(std::uint32_t chunks)
+  // In somebody else's file, where room is dear, there are no handles.
+  explicit constexpr Geometry(std::uint32_t chunks, bool with_handles = true)
       : table(align_up(kChunkWords + chunks * sizeof(ChunkWord), kPageBytes)),
         summaries(align_up(table + chunks * kTableBytesPerChunk, kPageBytes)),
         chunk_metadata(align_up(summaries + chunks * kSummaryBytesPerChunk, kPageBytes)),
         data(align_up(chunk_metadata + chunks * sizeof(SharedChunk), kChunkBytes)),
         handles(data + Bytes{chunks} * kChunkBytes),
-        end(handles + Bytes{chunks} * kHandlesPerChunk * sizeof(HandleWord)),
-        handle_count(chunks < kMostHandles / kHandlesPerChunk ? chunks * kHandlesPerChunk
-                                                              : kMostHandles) {}
+        end(handles +
+            (with_handles ? Bytes{chunks} * kHandlesPerChunk * sizeof(HandleWord) : Bytes{0})),
+        handle_count(!with_handles                              ? 0
+                     : chunks < kMostHandles / kHandlesPerChunk ? chunks * kHandlesPerChunk
+                                                                : kMostHandles) {}
 };
 static_assert(Geometry::kLaneCursors % kPageBytes == 0);
 static_assert(Geometry::kLaneHandles % kPageBytes == 0);

@@ -133,27 +133,56 @@ int Segment::create_in(int directory, const char* name, Bytes max_bytes, bool fi
   return error;
 }
 
-// A complete segment in fd_, mapped.
 int Segment::fill(Bytes max_bytes, bool fixed_size) {
   const Bytes chunks = divide_up(max_bytes, kChunkBytes);
   if (chunks == 0 || chunks > kMostChunks) return EINVAL;
+  const Geometry geometry(static_cast<std::uint32_t>(chunks));
+  if (::ftruncate(fd_, static_cast<off_t>(geometry.end)) != 0) return errno;
+  return found(static_cast<std::uint32_t>(chunks), fixed_size);
+}
+
+int Segment::create_at(int fd, Offset origin, Bytes bytes) {
+  Bytes chunks = bytes / kChunkBytes;
+  if (chunks > kMostChunks) chunks = kMostChunks;
+  while (chunks != 0 && Geometry(static_cast<std::uint32_t>(chunks), false).end > bytes) chunks--;
+  struct stat status;
+  if (::fstat(fd, &status) != 0) return errno;
+  const auto file_bytes = static_cast<Bytes>(status.st_size);
+  if (chunks == 0 || file_bytes < origin || file_bytes - origin < bytes) return EINVAL;
+  fd_ = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  if (fd_ < 0) return errno;
+  origin_ = origin;
+  int error = 0;
+  // A hole reads as zero.
+  if (::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(origin),
+                  static_cast<off_t>(bytes)) != 0) {
+    error = errno;
+  }
+  if (error == 0) error = found(static_cast<std::uint32_t>(chunks), false);
+  if (error != 0) close();
+  return error;
+}
+
+// A complete segment in fd_, where all is zero; mapped.
+int Segment::found(std::uint32_t chunks, bool fixed_size) {
   Header header{};
   header.magic = Header::kMagic;
   header.version = Header::kVersion;
   header.layout_hash = layout_hash();
-  header.max_chunks = static_cast<std::uint32_t>(chunks);
+  header.max_chunks = chunks;
   header.flags = fixed_size ? Header::kFixedSize : 0;
-  const Geometry geometry(header.max_chunks);
+  const Geometry geometry(header.max_chunks, origin_ == 0);
   header.segment_bytes = geometry.end;
   static_cast<void>(::getrandom(header.id, sizeof header.id, 0));
   header.checksum = checksum(header);
 
-  if (::ftruncate(fd_, static_cast<off_t>(header.segment_bytes)) != 0) return errno;
   const Bytes needed = fixed_size ? geometry.handles : Geometry::kLaneCursors;
-  if (const int error = allocate(fd_, 0, needed); error != 0) {
+  if (const int error = allocate(fd_, origin_, needed); error != 0) {
     return error == ENOSPC ? ENOMEM : error;
   }
-  if (::pwrite(fd_, &header, sizeof header, 0) != sizeof header) return errno != 0 ? errno : EIO;
+  if (::pwrite(fd_, &header, sizeof header, static_cast<off_t>(origin_)) != sizeof header) {
+    return errno != 0 ? errno : EIO;
+  }
   return adopt(false);
 }
 
@@ -180,25 +209,33 @@ int Segment::open_fd(int fd, bool read_only) {
   return error;
 }
 
-// fd_ is somebody's file: is it a segment of ours?
+int Segment::open_at(int fd, Offset origin) {
+  origin_ = origin;
+  return open_fd(fd, false);
+}
+
+// fd_ is somebody's file: is there a segment of ours in it?
 int Segment::adopt(bool read_only) {
   struct stat status;
   if (::fstat(fd_, &status) != 0) return errno;
   if (!S_ISREG(status.st_mode)) return EPROTO;
   Header header;
-  if (::pread(fd_, &header, sizeof header, 0) != sizeof header) return EPROTO;
+  if (::pread(fd_, &header, sizeof header, static_cast<off_t>(origin_)) != sizeof header) {
+    return EPROTO;
+  }
   if (header.magic != Header::kMagic || header.version != Header::kVersion ||
       header.layout_hash != layout_hash() || header.checksum != checksum(header)) {
     return EPROTO;
   }
   if (header.max_chunks == 0 || header.max_chunks > kMostChunks) return EPROTO;
-  geometry_ = Geometry(header.max_chunks);
-  if (header.segment_bytes != geometry_.end ||
-      static_cast<std::uint64_t>(status.st_size) != geometry_.end) {
-    return EPROTO;
-  }
+  geometry_ = Geometry(header.max_chunks, origin_ == 0);
+  const auto file_bytes = static_cast<Bytes>(status.st_size);
+  const bool fits = origin_ == 0 ? file_bytes == geometry_.end
+                                 : file_bytes >= origin_ && file_bytes - origin_ >= geometry_.end;
+  if (header.segment_bytes != geometry_.end || !fits) return EPROTO;
   device_ = status.st_dev;
   inode_ = status.st_ino;
+  std::memcpy(id_, header.id, sizeof id_);
   max_chunks_ = header.max_chunks;
   fixed_size_ = (header.flags & Header::kFixedSize) != 0;
   read_only_ = read_only;
@@ -215,8 +252,8 @@ int Segment::map() {
   auto* const aligned = reinterpret_cast<std::byte*>(
       align_up(reinterpret_cast<std::uintptr_t>(reserved), kChunkBytes));
   const int protection = PROT_READ | (read_only_ ? 0 : PROT_WRITE);
-  if (::mmap(aligned, geometry_.end, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd_, 0) ==
-      MAP_FAILED) {
+  if (::mmap(aligned, geometry_.end, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd_,
+             static_cast<off_t>(origin_)) == MAP_FAILED) {
     const int error = errno;
     ::munmap(reserved, room);
     return error;
@@ -248,12 +285,16 @@ int Segment::fd() const {
   return ours ? fd_ : -1;
 }
 
+bool Segment::begins_at(const void* memory) const {
+  return std::memcmp(&static_cast<const Header*>(memory)->id, id_, sizeof id_) == 0;
+}
+
 // --- memory -------------------------------------------------------------------------------------
 
 int Segment::back(Offset at, Bytes bytes) const {
   const int saved_errno = errno;
   int error = EBADF;
-  if (const int file = fd(); file >= 0) error = allocate(file, at, bytes);
+  if (const int file = fd(); file >= 0) error = allocate(file, origin_ + at, bytes);
   // No descriptor, or a file system without fallocate.
   if (error == EBADF || error == EOPNOTSUPP) {
     const bool populated = ::madvise(base_ + at, bytes, MADV_POPULATE_WRITE) == 0;
@@ -267,7 +308,7 @@ void Segment::unback(Offset at, Bytes bytes) const {
   const int saved_errno = errno;
   const int file = fd();
   if (file < 0 || ::fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                              static_cast<off_t>(at), static_cast<off_t>(bytes)) != 0) {
+                              static_cast<off_t>(origin_ + at), static_cast<off_t>(bytes)) != 0) {
     ::madvise(base_ + at, bytes, MADV_REMOVE);
   }
   errno = saved_errno;

@@ -2,8 +2,9 @@
 // L3 · segment: a shared memory object and this process's mapping of it.
 //
 // What:    makes, opens and maps segments of three kinds: named (a file in /dev/shm, as shm_open
-//          makes them), anonymous (memfd), and a regular file. Gives ranges of it memory and takes
-//          that away again. Holds places, which the kernel gives up when the process dies.
+//          makes them), anonymous (memfd), and a regular file; or a part of somebody else's file.
+//          Gives ranges of it memory and takes that away again. Holds places, which the kernel
+//          gives up when the process dies.
 // How:     the file has its full size from the start and hardly any memory. A range gets memory by
 //          fallocate before anybody touches it, so a full /dev/shm is an error here and never a
 //          SIGBUS later; whoever has the segment mapped sees the memory with no call. A segment
@@ -30,6 +31,10 @@ class Segment {
   [[nodiscard]] int create(Kind kind, const char* where, Bytes max_bytes, bool fixed_size);
   [[nodiscard]] int open(Kind kind, const char* where, bool read_only);
   [[nodiscard]] int open_fd(int fd, bool read_only);
+  // In [origin, origin + bytes) of a file; a multiple of a page, not 0. `fd` is copied. What was
+  // there is lost. EINVAL: there is no room for one chunk.
+  [[nodiscard]] int create_at(int fd, Offset origin, Bytes bytes);
+  [[nodiscard]] int open_at(int fd, Offset origin);
   void close();
   [[nodiscard]] static int unlink(const char* name);
 
@@ -51,6 +56,8 @@ class Segment {
   bool fixed_size() const { return fixed_size_; }
   bool read_only() const { return read_only_; }
   int fd() const;  // −1: it was closed
+  // Whether that memory, which is mapped, begins with the header of this segment.
+  bool begins_at(const void* memory) const;
 
   template <class T>
   T& at(Offset offset) const {
@@ -60,12 +67,15 @@ class Segment {
  private:
   int create_in(int directory, const char* name, Bytes max_bytes, bool fixed_size);
   int fill(Bytes max_bytes, bool fixed_size);
+  int found(std::uint32_t chunks, bool fixed_size);
   int adopt(bool read_only);
   int map();
 
   int fd_ = -1;
   dev_t device_ = 0;
   ino_t inode_ = 0;
+  Offset origin_ = 0;  // where in the file it begins; 0: the file is its own
+  std::uint64_t id_[2] = {};
   std::byte* base_ = nullptr;
   Geometry geometry_;
   std::uint32_t max_chunks_ = 0;

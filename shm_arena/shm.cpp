@@ -10,6 +10,7 @@
 
 #include "check_arena.h"
 #include "compaction.h"
+#include "embedded.h"
 #include "recovery.h"
 #include "roots.h"
 #include "stats_arena.h"
@@ -77,6 +78,12 @@ ashlar_shm* create(Segment::Kind kind, const char* where, Bytes max_bytes, unsig
 ashlar_shm* open(Segment::Kind kind, const char* where, unsigned flags) {
   return open_arena(flags, [&](Segment& segment) {
     return segment.open(kind, where, (flags & ASHLAR_SHM_READ_ONLY) != 0);
+  });
+}
+
+ashlar_shm* open_at(int fd, Offset origin, Bytes new_bytes) {
+  return open_arena(0, [&](Segment& segment) {
+    return new_bytes != 0 ? segment.create_at(fd, origin, new_bytes) : segment.open_at(fd, origin);
   });
 }
 
@@ -159,6 +166,19 @@ ASHLAR_PUBLIC int ashlar_shm_list(int (*visit)(const char* name, void* context),
   }
   ::closedir(directory);
   return answer;
+}
+
+static_assert(shm::Geometry(1, false).end <= ASHLAR_SHM_LEAST_EMBEDDED);
+ASHLAR_PUBLIC ashlar_shm* ashlar_shm_embed(void* memory, size_t bytes) {
+  if (bytes < ASHLAR_SHM_LEAST_EMBEDDED) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  return shm::attach_embedded(memory, bytes, shm::open_at);
+}
+ASHLAR_PUBLIC ashlar_shm* ashlar_shm_embedded(const void* memory) {
+  ashlar_shm* const arena = shm::find_embedded(memory);
+  return arena != nullptr ? arena : shm::attach_embedded(memory, 0, shm::open_at);
 }
 
 // --- blocks -------------------------------------------------------------------------------------

@@ -72,6 +72,25 @@ int ashlar_shm_unlink(const char *name);
  * something else than 0; returns that, or 0. */
 int ashlar_shm_list(int (*visit)(const char *name, void *context), void *context);
 
+/* --- arenas inside memory that others mapped ----------------------------------------------------
+ * For frameworks that map their memory themselves: see <ashlar/boost_interprocess.hpp>. `memory` is
+ * aligned to 4 KiB and lies in a writable MAP_SHARED mapping of a file. This library maps that file
+ * once more: pointers from the handle mean nothing in `memory`, offsets count from it in bytes. The
+ * handle is one for all threads and is not closed: that is done when the file is no longer mapped
+ * at `memory`, and another such handle is made.
+ * There are no handles to objects in it: ENOMEM.
+ * Errors: EINVAL: it is no such memory; ENOENT: its file cannot be opened (it lost its name, and
+ * this process lacks CAP_CHECKPOINT_RESTORE); EPROTO; EMFILE: 512 handles are open. */
+
+/* The fewest bytes that an arena fits in. */
+#define ASHLAR_SHM_LEAST_EMBEDDED ((size_t)4 << 20)
+/* Makes an arena of at most `bytes` bytes at `memory`, all metadata included. What was there is
+ * lost. Also EINVAL: too small; EOPNOTSUPP: a file system that cannot punch holes. */
+ashlar_shm *ashlar_shm_embed(void *memory, size_t bytes);
+/* The handle on the arena that was made at `memory`, here or in another process. A few nanoseconds,
+ * after the first call. */
+ashlar_shm *ashlar_shm_embedded(const void *memory);
+
 /* --- blocks -------------------------------------------------------------------------------------
  * Aligned to 16 bytes at least. A thread that is killed leaks at most the one block that it was
  * about to be given. */
