@@ -13,6 +13,7 @@ class Busy : Entered {
   explicit Busy(Lane& lane) : Entered(lane, OwnerState::changing) {}
 };
 
+// Magazines without slots or stacks.
 void init_magazines(Lane& lane);
 
 // Gives slots of one class back to the lane's slabs.

@@ -38,7 +38,21 @@ void trim_lane(Lane& lane) {
   arena.drain_inbox(lane.slabs);
 }
 
+void empty_magazines(Lane& lane) {
+  Busy busy(lane);
+  for (std::uint32_t c = 0; c < kClassCount; c++) flush_magazine(lane, ClassIndex{c});
+  init_magazines(lane);
+}
+
 namespace {
+
+// Blocks and slots that were on their way are lost.
+void forget_blocks(Lane& lane) {
+  lane.large.count = 0;
+  lane.large.bytes = 0;
+  lane.large.shifting = false;
+  lane.remote_count = 0;
+}
 
 // A number that changes when the owner allocates or frees.
 std::uint64_t activity(const Lane& lane) {
@@ -133,10 +147,7 @@ void recover_frozen(Lane& lane) {
     };
     m.reclaimed = nulls(m.take_base, m.take) + nulls(m.give_base, m.give);
   }
-  lane.large.count = 0;
-  lane.large.bytes = 0;
-  lane.large.shifting = false;
-  lane.remote_count = 0;
+  forget_blocks(lane);
   arena.recover_lane(lane.slabs);
 }
 
@@ -167,6 +178,7 @@ void recover_magazines(Lane& lane) {
     flush_remote(lane);
   }
   lane.owner = OwnerState::outside;
+  forget_blocks(lane);
   init_magazines(lane);
 }
 

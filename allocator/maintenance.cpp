@@ -21,14 +21,9 @@ constinit Maintenance maintenance;
 namespace {
 
 // Without a thread of ours: free pages that may stay dirty until they age, in bytes and as a part
-// of what is in use; and how much of what a lane's slabs held is given back between two looks at
-// them.
+// of what is in use.
 constexpr Bytes kLeastDirty = kMiB;
 constexpr std::uint32_t kDirtyPart = 32;
-constexpr Bytes kLeastDrained = kMiB;
-constexpr Bytes kDrainedPart = 16;
-constexpr std::uint64_t kMostPausePeriods = 16;
-constexpr std::uint64_t kSettleMs = 20;
 
 constexpr std::uint32_t kShortestHalfPeriodMs = 10;
 constexpr std::int64_t kTightHalfPeriodMs = 50;  // where the limit is near
@@ -77,7 +72,7 @@ void Maintenance::tick(Lane* lane, bool large) {
   if (lane != nullptr) tick_lane(*lane, now);
   const std::uint32_t dirty = arena.buddy().dirty_pages();
   if (dirty < least_dirty_) least_dirty_ = dirty;
-  const bool settled = large || lane == nullptr || has_settled(*lane, now);
+  const bool settled = large || lane == nullptr || lane->drain.has_settled(now);
   const bool excess = settled && bytes_of(PageCount{dirty}) > allowance();
   if (!excess && now < due_ms_.load(std::memory_order_relaxed)) return;  // a hint
   if (purging_.exchange(true)) return;                                   // somebody else does it
@@ -94,50 +89,28 @@ void Maintenance::tick(Lane* lane, bool large) {
   purging_.store(false);
 }
 
-// What was filled just now and is given back is likely to be filled again. (Large blocks are not
-// counted: few calls free a lot, and the last of them may be the last of the program.)
-bool Maintenance::has_settled(const Lane& lane, std::uint64_t now) {
-  return now - lane.grown_ms >= kSettleMs;
-}
-
-// Time is not enough for a program that frees most of its memory and then sleeps: nobody looks any
-// more. So slabs are looked through again, too, when a part of what they held was given back: a
-// drain. Where half of the holes that it made are soon needed again, it was a mistake, and is not
-// repeated for a while.
 void Maintenance::tick_lane(Lane& lane, std::uint64_t now) {
   const Entered entered(lane);
   LaneSlabs& slabs = lane.slabs;
+  Drain& drain = lane.drain;
+  const auto account = [&] {
+    return Drain::Account{slabs.used_bytes, slabs.refilled_bytes, slabs.slab_bytes};
+  };
   const auto period = static_cast<std::uint64_t>(options.purge_ms);
-  const Bytes refilled = slabs.refilled_bytes - lane.refilled_before;
-  if (lane.hole_bytes != 0 && refilled > lane.hole_bytes / 2) {
-    const std::uint64_t longer = std::max(2 * std::uint64_t{lane.drain_pause_ms}, period);
-    const std::uint64_t pause = std::min(longer, kMostPausePeriods * period);
-    lane.drain_pause_ms = static_cast<std::uint32_t>(pause);
-    lane.drain_due_ms = now + pause;
-    lane.hole_bytes = 0;
-  }
+  drain.note(account(), now, period);
   const bool due = now >= lane.trim_due_ms;
   if (due) {
     lane.trim_due_ms = now + period / 2;
     trim_lane(lane);
-    lane.hole_bytes = 0;
-    lane.refilled_before = slabs.refilled_bytes;
-    if (now >= lane.drain_due_ms) lane.drain_pause_ms /= 2;
+    drain.forget(account(), now);
   }
-  const Bytes used = slabs.used_bytes;
-  lane.most_used = std::max(lane.most_used, used);
-  if (used > lane.used_before) lane.grown_ms = now;
-  lane.used_before = used;
-  if (lane.most_used - used > used / kDrainedPart + kLeastDrained && now >= lane.drain_due_ms &&
-      has_settled(lane, now)) {
-    lane.most_used = used;
-    lane.draining = true;
+  if (drain.is_due(now)) {
+    empty_magazines(lane);
+    drain.begin(account());
   }
-  if (due || lane.draining || slabs.purge_cursor != 0) {
-    const Bytes bytes = arena.purge_slabs(slabs, Arena::Purge::aged);
-    if (lane.draining) lane.hole_bytes += bytes;
-    if (slabs.purge_cursor == 0) lane.draining = false;
-  }
+  if (!due && !drain.runs() && slabs.purge_cursor == 0) return;
+  drain.note_holes(arena.purge_slabs(slabs, Arena::Purge::aged));
+  if (drain.runs() && slabs.purge_cursor == 0) drain.end(account());
 }
 
 // How many free pages may stay dirty until they age.

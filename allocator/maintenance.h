@@ -62,7 +62,6 @@ class Maintenance {
   bool tend_lanes(Arena::Purge which, Bytes& bytes);
   void pause();
   void tick_lane(Lane& lane, std::uint64_t now);
-  static bool has_settled(const Lane& lane, std::uint64_t now);
   Bytes allowance() const;
   bool is_sawtooth(std::uint64_t now, std::uint32_t dirty);
   std::uint32_t half_period_ms() const;

@@ -281,10 +281,6 @@ constinit thread_local std::ptrdiff_t t_lane_distance = 0;
 
 void init_magazines(Lane& lane) {
   lane.stack_room = lane.stacks();
-  lane.remote_count = 0;
-  lane.large.count = 0;
-  lane.large.bytes = 0;
-  lane.large.shifting = false;
   if (Sampler::is_on()) lane.sample_distance = sampler.draw();
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     Magazine* const m = new (&lane.magazine[c]) Magazine;

@@ -30,6 +30,7 @@
 #pragma once
 
 #include "arena.h"
+#include "drain.h"
 #include "lock.h"
 #include "owned.h"
 #include "size_class.h"
@@ -98,14 +99,7 @@ struct alignas(kPageBytes) Lane {
   bool lost_notifications = false;    // owner: a fork emptied the inbox, see refill_slow()
   std::uint32_t slow_calls = 0;       // owner: to look at the clock only now and then
   std::uint64_t trim_due_ms = 0;      // owner: when to trim again
-  Bytes used_before = 0;              // owner: slabs.used_bytes at the last look
-  std::uint64_t grown_ms = 0;         // owner: when that was more than before
-  Bytes most_used = 0;                // owner: slabs.used_bytes at most since the last drain
-  Bytes hole_bytes = 0;               // owner: made by drains since the last trim
-  Bytes refilled_before = 0;          // owner: slabs.refilled_bytes at the last trim
-  std::uint64_t drain_due_ms = 0;     // owner: no drain before
-  std::uint32_t drain_pause_ms = 0;   // owner: that was decided to be so long
-  bool draining = false;              // owner: the pass over the slabs is one
+  Drain drain;                        // owner
   Bytes sample_distance = 0;          // owner: to hand out before the next sample (sampler)
   Stack stack_room = nullptr;         // owner: unused words behind the stacks
   Owned<std::uint32_t> remote_count;  // owner → reports
@@ -283,6 +277,8 @@ void trim_lane(Lane& lane);
 // when nothing happened there since the last call (or with `all`), gives back what it keeps at
 // hand. True: something changed there since the last call, or does now; look again.
 bool tend_lane(Lane& lane, bool all);
+// Gives back what the lane's magazines hold; their stacks start small again.
+void empty_magazines(Lane& lane);
 // A lane's first state, in zeroed memory inside the arena.
 void init_lane(Lane& lane);
 // After Arena::recover_lane: takes over what the stacks hold, if they can be believed.
