@@ -6,13 +6,14 @@
 // Each row runs all of them in turn, five rounds; shown are medians, in nanoseconds per operation.
 // malloc is whatever is preloaded. Rows of one process count its CPU time; rows of two count wall
 // time, and want two idle cores. Then what only the arena does: attaching, death, fsck, handles.
+#include <ashlar/boost_interprocess.hpp>
 #include <ashlar/shm.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <boost/interprocess/indexes/null_index.hpp>
-#include <boost/interprocess/managed_external_buffer.hpp>
+#include <boost/interprocess/managed_shared_memory.hpp>
 #include <boost/interprocess/mem_algo/rbtree_best_fit.hpp>
 #include <boost/interprocess/mem_algo/simple_seq_fit.hpp>
 #include <boost/interprocess/sync/mutex_family.hpp>
@@ -47,22 +48,18 @@ struct Allocator {
   const char* name;
   std::function<void*(std::size_t)> take;
   std::function<void(void*)> give;
+  bool slow = false;  // less of it is enough
 };
 
-template <template <class, class, std::size_t> class Algorithm>
-Allocator boost_allocator(const char* name) {
-  using Manager = bi::segment_manager<char, Algorithm<bi::mutex_family, bi::offset_ptr<void>, 0>,
-                                      bi::null_index>;
-  void* const memory =
-      mmap(nullptr, kSegmentBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  auto* const manager = new (memory) Manager(kSegmentBytes);
-  return {name, [manager](std::size_t bytes) { return manager->allocate(bytes, std::nothrow); },
-          [manager](void* p) { manager->deallocate(p); }};
+template <class Algorithm>
+Allocator boost_allocator(const char* name, bool slow) {
+  using Segment = bi::basic_managed_shared_memory<char, Algorithm, bi::null_index>;
+  const std::string file = "ashlar-bench-shm-" + std::to_string(getpid());
+  const auto segment = std::make_shared<Segment>(bi::create_only, file.c_str(), kSegmentBytes);
+  bi::shared_memory_object::remove(file.c_str());
+  return {name, [segment](std::size_t bytes) { return segment->allocate(bytes, std::nothrow); },
+          [segment](void* p) { segment->deallocate(p); }, slow};
 }
-template <class F, class P, std::size_t A>
-using SeqFit = bi::simple_seq_fit<F, P>;
-template <class F, class P, std::size_t A>
-using BestFit = bi::rbtree_best_fit<F, P, A>;
 
 void* touch(void* p) {
   if (p == nullptr) std::abort();
@@ -151,7 +148,7 @@ void row(const char* name, const std::vector<Allocator>& all,
   std::vector<std::vector<double>> rounds(all.size());
   for (int round = 0; round < 5; round++) {
     for (std::size_t i = 0; i < all.size(); i++) {
-      if (all[i].take) rounds[i].push_back(run(all[i], i >= 2) * 1e9);
+      if (all[i].take) rounds[i].push_back(run(all[i], all[i].slow) * 1e9);
     }
   }
   std::printf("| `%s` |", name);
@@ -338,12 +335,13 @@ int main() {
       {"shared arena", [arena](std::size_t n) { return ashlar_shm_malloc(arena, n); },
        [arena](void* p) { ashlar_shm_free(arena, p); }},
       {"malloc", [](std::size_t n) { return std::malloc(n); }, [](void* p) { std::free(p); }},
-      boost_allocator<BestFit>("Boost rbtree_best_fit"),
-      boost_allocator<SeqFit>("Boost simple_seq_fit"),
+      boost_allocator<ashlar::shm_algorithm<>>("Boost on a shared arena", false),
+      boost_allocator<bi::rbtree_best_fit<bi::mutex_family>>("Boost rbtree_best_fit", true),
+      boost_allocator<bi::simple_seq_fit<bi::mutex_family>>("Boost simple_seq_fit", true),
   };
   std::printf("| ns per operation |");
   for (const Allocator& a : all) std::printf(" %s |", a.name);
-  std::printf("\n|---|---|---|---|---|\n");
+  std::printf("\n|---|---|---|---|---|---|\n");
   row("pair/64", all, [](const Allocator& a, bool slow) {
     return pair(a, slow ? 100'000 : 5'000'000, CLOCK_PROCESS_CPUTIME_ID);
   });
