@@ -136,10 +136,10 @@ struct Setting {
     if (worker == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       if (::getppid() != line) ::_exit(0);
+      table[me].worker.store(::getpid());  // stopped before this, it would outlive its line
       live(setting, me, next);
     }
     if (worker < 0) ::_exit(7);
-    table[me].worker.store(worker);
     siginfo_t end;
     ::waitid(P_PID, static_cast<id_t>(worker), &end, WEXITED | WNOWAIT);
     table[me].worker.store(0);  // before its number may become another's
