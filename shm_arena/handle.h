@@ -60,7 +60,9 @@ struct ashlar_shm {
   }
   // The entry of a handle; null: there never was such a handle.
   ashlar::shm::HandleWord* handle_word(std::uint32_t index) const {
-    return index < state().handles_end.load(std::memory_order_relaxed)  // only grows
+    // The end only grows; a peer may have spoiled it.
+    return index < segment.geometry().handle_count &&
+                   index < state().handles_end.load(std::memory_order_relaxed)
                ? &segment.at<ashlar::shm::HandleWord>(segment.geometry().handles) + index
                : nullptr;
   }

@@ -36,6 +36,10 @@ Root* find(ashlar_shm& arena, const char* key, bool make, int& error) {
     std::atomic<Offset>& place = arena.root(static_cast<std::uint32_t>((hash + i) % kRoots));
     Offset offset = place.load();
     if (offset == 0 && make) {
+      if (arena.processes.scoped()) {  // the record would be freed, and its place would remain
+        error = EPERM;
+        return nullptr;
+      }
       offset = take_into(arena, offsetof(Root, key) + key_bytes + 1, place, publish_root, &request);
       if (offset == 0 && !request.beaten) {
         error = errno;

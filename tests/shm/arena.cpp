@@ -475,6 +475,21 @@ TEST_CASE("scoped blocks go with their process, and with its handle") {
   CHECK(ashlar_shm_usable_size(arena, mine) >= 100);
 }
 
+TEST_CASE("a scoped handle makes no names, but sets those that there are") {
+  Shared arena(anonymous());
+  REQUIRE(ashlar_shm_root_set(arena, "known", 0) == 0);
+  {
+    Shared scoped(ashlar_shm_open_fd(ashlar_shm_fd(arena), ASHLAR_SHM_SCOPED));
+    errno = 0;
+    CHECK(ashlar_shm_root_set(scoped, "new", 1) == -1);
+    CHECK(errno == EPERM);
+    CHECK(ashlar_shm_root_set(scoped, "known", 1) == 0);
+  }
+  CHECK(ashlar_shm_root_get(arena, "known") == 1);
+  CHECK(ashlar_shm_root_get(arena, "new") == 0);
+  CHECK(arena.broken() == "");
+}
+
 TEST_CASE("a child of fork goes on with the handle, as a process of its own") {
   Shared arena(anonymous());
   void* const before = arena.take(64);

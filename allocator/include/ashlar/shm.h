@@ -168,7 +168,8 @@ int ashlar_shm_compact(ashlar_shm *, unsigned budget_us, size_t budget_bytes,
  * A word that finds a block. Keys have 1 to 255 bytes; an arena has room for 1024 different ones,
  * and a key keeps its place when its value is 0. */
 
-/* EINVAL: the key; ENOMEM: no room. */
+/* EINVAL: the key; ENOMEM: no room; EPERM: the key is new, and this handle's blocks, of which its
+ * record would be one, are freed when it is closed. */
 int ashlar_shm_root_set(ashlar_shm *, const char *key, ashlar_off);
 /* 0: the key is unknown, or its value is 0. */
 ashlar_off ashlar_shm_root_get(ashlar_shm *, const char *key);
