@@ -75,7 +75,7 @@ struct HandleStage : Stage {
                 .act = std::move(act),
                 .expected = {blocks + static_cast<Bytes>(static_cast<std::int64_t>(least)),
                              blocks + static_cast<Bytes>(static_cast<std::int64_t>(most)), held},
-                .data_bytes = kChunkBytes,
+                .data_bytes = kChunkBytes / 2,
                 .first = [this](Shared& a) { objects.verify(a); },
                 .also = [this](Shared& a) { objects.inspect(a); }});
   }
@@ -157,7 +157,7 @@ TEST_CASE("killed in a pass, and another frees objects of it before it is recove
   for (const std::size_t i : {0, 8, 16}) left.forget(i);
   kill_everywhere(stage.arena, {.act = [](Shared& a) { ashlar_shm_compact(a, 0, 0, nullptr); },
                                 .expected = {blocks - std::size(freed), blocks, stage.held},
-                                .data_bytes = kChunkBytes,
+                                .data_bytes = kChunkBytes / 2,
                                 .first =
                                     [&](Shared& a) {
                                       for (const ashlar_handle h : freed) {
