@@ -19,11 +19,7 @@ namespace {
 // Invariants hold in a quiet arena.
 [[maybe_unused]] const auto no_thread = options.background = kBackgroundNever;
 
-struct Object {
-  void* p;
-  Bytes bytes;
-  std::uint64_t stamp;
-};
+using Object = Stamped;
 
 Object make(Random& random, bool dense) {
   const Bytes bytes = std::max(random.up_to(20'000), 16u);

@@ -25,11 +25,7 @@ void expect(bool right) {
   if (!right) wrong++;
 }
 
-struct Object {
-  void* p;
-  Bytes bytes;
-  std::uint64_t stamp;
-};
+using Object = Stamped;
 
 Object take(Random& r, std::uint32_t large_percent) {
   Object object{nullptr, 0, r.next()};

@@ -178,11 +178,7 @@ std::vector<void*> part(const std::vector<void*>& slots, std::size_t first, std:
 
 // --- the heap -----------------------------------------------------------------------------------
 
-struct Object {
-  void* p;
-  Bytes bytes;
-  std::uint64_t stamp;
-};
+using Object = Stamped;
 
 sigjmp_buf dead;
 

@@ -18,11 +18,7 @@ namespace {
 // Invariants hold in a quiet arena.
 [[maybe_unused]] const auto no_thread = options.background = kBackgroundNever;
 
-struct Object {
-  void* p;
-  Bytes bytes;
-  std::uint64_t stamp;
-};
+using Object = Stamped;
 
 Object make(Bytes bytes, Random& random) {
   const Object object{take_slot(class_for(bytes)), bytes, random.next()};

@@ -114,6 +114,13 @@ inline bool is_filled(const void* object, Bytes bytes, std::uint64_t stamp) {
   return true;
 }
 
+// An object, and the stamp of what it was filled with.
+struct Stamped {
+  void* p;
+  Bytes bytes;
+  std::uint64_t stamp;
+};
+
 // Removes and returns a random element.
 template <class T>
 T pick(std::vector<T>& from, Random& random) {
