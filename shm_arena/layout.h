@@ -76,9 +76,12 @@ inline void raise_to(std::atomic<std::uint32_t>& bound, std::uint32_t value) {
   }
 }
 
+// States are aligned as the word that they are exchanged as, also outside of an atomic: clang calls
+// a library otherwise.
+
 // Who holds a place in the table of processes. The kernel's lock on the place, not this word,
 // tells whether that process lives (see lease.h).
-struct ProcessState {
+struct alignas(std::uint64_t) ProcessState {
   enum Kind : std::uint8_t { kFree, kAttached, kInRecovery };
 
   std::uint32_t generation = 0;  // one more for each holder
@@ -95,7 +98,7 @@ struct alignas(2 * kCacheLineBytes) Process {
   std::atomic<char> name[16];
 };
 
-struct LaneState {
+struct alignas(std::uint64_t) LaneState {
   // `idle`: leased by a process, but by none of its threads.
   enum Kind : std::uint8_t { kVacant, kLeased, kIdle };
 
@@ -141,7 +144,7 @@ struct alignas(1024) LaneCursors {
 };
 
 // Who may change a chunk's row and block words just now.
-struct ChunkState {
+struct alignas(std::uint64_t) ChunkState {
   std::uint16_t holder = 0;    // lane + 1; 0: nobody
   std::uint8_t backed = 0;     // it has memory
   std::uint8_t has_freed = 0;  // a block in it is `cached`: freed, and not yet given back

@@ -38,13 +38,15 @@ TEST_CASE("killed in a malloc of pages, and of a run over chunks") {
 }
 
 TEST_CASE("killed in a memalign: a slot, pages, pages at a multiple of 256 KiB") {
-  for (const auto& [alignment, bytes] : {std::pair{Bytes{256}, Bytes{300}},
-                                         {kPageBytes, 3 * kPageBytes},
-                                         {256 * kKiB, kPageBytes}}) {
+  struct Request {
+    Bytes alignment, bytes;
+  };
+  for (const Request& r :
+       {Request{256, 300}, Request{kPageBytes, 3 * kPageBytes}, Request{256 * kKiB, kPageBytes}}) {
     Stage stage;
     kill_everywhere(stage.arena,
                     {.before = [](Shared& a) { ashlar_shm_malloc(a, 64); },
-                     .act = [&](Shared& a) { ashlar_shm_memalign(a, alignment, bytes); },
+                     .act = [&](Shared& a) { ashlar_shm_memalign(a, r.alignment, r.bytes); },
                      .expected = stage.expect(1, 2)});
   }
 }
@@ -54,16 +56,17 @@ TEST_CASE("killed in a realloc: moved, grown and shrunk where it is") {
   struct Lengths {
     Bytes from, to;
   };
-  for (const auto& [from, to] :
+  for (const Lengths& length :
        {Lengths{64, 1000}, Lengths{1000, 64}, Lengths{20'000, 50'000}, Lengths{50'000, 20'000},
         Lengths{100'000, 200'000}, Lengths{200'000, 50'000}}) {
-    CAPTURE(from);
-    CAPTURE(to);
+    CAPTURE(length.from);
+    CAPTURE(length.to);
     Stage stage;
     void* block = nullptr;
-    kill_everywhere(stage.arena, {.before = [&](Shared& a) { block = ashlar_shm_malloc(a, from); },
-                                  .act = [&](Shared& a) { ashlar_shm_realloc(a, block, to); },
-                                  .expected = stage.expect(1, 2)});
+    kill_everywhere(stage.arena,
+                    {.before = [&](Shared& a) { block = ashlar_shm_malloc(a, length.from); },
+                     .act = [&](Shared& a) { ashlar_shm_realloc(a, block, length.to); },
+                     .expected = stage.expect(1, 2)});
   }
 }
 
