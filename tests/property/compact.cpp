@@ -7,17 +7,14 @@
 #include <mutex>
 #include <thread>
 
+#include "../unit/quiet_heap.h"
 #include "heap.h"
 #include "maintenance.h"
-#include "options.h"
 #include "property.h"
 
 namespace ashlar::test {
 
 namespace {
-
-// Invariants hold in a quiet arena.
-[[maybe_unused]] const auto no_thread = options.background = kBackgroundNever;
 
 using Object = Stamped;
 
@@ -28,15 +25,6 @@ Object make(Random& random, bool dense) {
   REQUIRE(object.p != nullptr);
   fill(object.p, object.bytes, object.stamp);
   return object;
-}
-
-std::string broken() {
-  if (const char* what = arena.check_invariants()) return what;
-  const char* what = nullptr;
-  heap.for_each_lane([&](Lane& lane) {
-    if (!lane.orphaned && what == nullptr) what = check_invariants(lane);
-  });
-  return what != nullptr ? what : "";
 }
 
 void move(Object& object) {

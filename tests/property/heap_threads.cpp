@@ -5,6 +5,7 @@
 #include <mutex>
 #include <thread>
 
+#include "../unit/quiet_heap.h"
 #include "heap.h"
 #include "maintenance.h"
 #include "options.h"
@@ -17,8 +18,6 @@ namespace {
 
 // Passes come one after the other.
 [[maybe_unused]] const auto purge_soon = options.purge_ms = 1;
-// Invariants hold in a quiet arena. Lanes are frozen by the tests' own threads.
-[[maybe_unused]] const auto no_thread = options.background = kBackgroundNever;
 
 std::atomic<std::uint32_t> wrong;
 void expect(bool right) {
@@ -130,8 +129,7 @@ void run(const Pattern& pattern, Random& random) {
   for (Object object; market.take(object, random);) give(object);
   REQUIRE(wrong == 0);
   maintenance.stop_thread();
-  REQUIRE(sound(arena.check_invariants()) == "");
-  heap.for_each_lane([](const Lane& lane) { REQUIRE(sound(check_invariants(lane)) == ""); });
+  REQUIRE(broken() == "");
   maintenance.after_fork_in_child();  // it may start again, with the next lane
 }
 

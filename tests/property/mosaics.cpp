@@ -4,19 +4,16 @@
 #include <map>
 #include <thread>
 
+#include "../unit/quiet_heap.h"
 #include "heap.h"
 #include "maintenance.h"
 #include "mosaic.h"
-#include "options.h"
 #include "property.h"
 #include "stats.h"
 
 namespace ashlar::test {
 
 namespace {
-
-// Invariants hold in a quiet arena.
-[[maybe_unused]] const auto no_thread = options.background = kBackgroundNever;
 
 using Object = Stamped;
 
@@ -34,15 +31,6 @@ bool give_all(const std::vector<Object>& objects) {
     give_slot(object.p);
   }
   return right;
-}
-
-std::string broken() {
-  if (const char* what = arena.check_invariants()) return what;
-  const char* what = nullptr;
-  heap.for_each_lane([&](Lane& lane) {
-    if (!lane.orphaned && what == nullptr) what = check_invariants(lane);
-  });
-  return what != nullptr ? what : "";
 }
 
 // A mosaic by itself, in memory of the test's own.

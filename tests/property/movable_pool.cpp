@@ -9,17 +9,13 @@
 #include <mutex>
 #include <thread>
 
+#include "../unit/quiet_heap.h"
 #include "heap.h"
-#include "maintenance.h"
-#include "options.h"
 #include "property.h"
 
 namespace ashlar::test {
 
 namespace {
-
-// Invariants hold in a quiet arena.
-[[maybe_unused]] const auto no_thread = options.background = kBackgroundNever;
 
 struct Object {
   void* p = nullptr;

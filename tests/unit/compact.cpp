@@ -8,15 +8,12 @@
 
 #include "heap.h"
 #include "maintenance.h"
-#include "options.h"
 #include "program_heap.h"
-#include "unit.h"
+#include "quiet_heap.h"
 
 namespace ashlar::test {
 
 namespace {
-
-[[maybe_unused]] const auto no_thread = options.background = kBackgroundNever;
 
 constexpr ClassIndex kSmall = class_for(1024);  // 64 slots a slab
 const std::uint32_t kSlots = size_class(kSmall).capacity;

@@ -10,17 +10,14 @@
 #include <thread>
 
 #include "options.h"
+#include "quiet_heap.h"
 #include "stats.h"
-#include "unit.h"
 
 namespace ashlar::test {
 
 namespace {
 
 constexpr ClassIndex kSmall = class_for(64);
-
-// The tests do themselves what the maintenance thread would, and change options that it reads.
-[[maybe_unused]] const auto no_thread = options.background = kBackgroundNever;
 
 std::vector<void*> take(ClassIndex c, std::size_t count) {
   std::vector<void*> slots(count);
@@ -30,12 +27,6 @@ std::vector<void*> take(ClassIndex c, std::size_t count) {
 
 void give(const std::vector<void*>& slots) {
   for (void* slot : slots) give_slot(slot);
-}
-
-std::string broken() {
-  std::string found = sound(arena.check_invariants());
-  heap.for_each_lane([&](const Lane& lane) { found += sound(check_invariants(lane)); });
-  return found;
 }
 
 HeapStats stats() {
