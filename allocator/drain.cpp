@@ -18,6 +18,7 @@ constexpr Bytes kMostStepMore = kMiB;
 constexpr std::uint64_t kMostPausePeriods = 16;
 
 constexpr Bytes most_step(Bytes used) { return used / kMostStepPart + kMostStepMore; }
+constexpr Bytes worth(Bytes slabs) { return slabs / kWorthPart + kLeastWorth; }
 
 }  // namespace
 
@@ -26,7 +27,9 @@ void Drain::note(const Account& now, std::uint64_t now_ms, std::uint64_t period_
   used_ = now.used;
   most_used_ = std::max(most_used_, used_);
   step_ = step_ == 0 ? most_step(used_) : std::min(step_, most_step(used_));
-  if (recent_holes_ != 0 && now.refilled - refilled_before_ > recent_holes_ / 2) {
+  const Bytes refilled = now.refilled - refilled_before_;
+  // A few pages, whose faults cost no more than a look does, are no reason.
+  if (recent_holes_ != 0 && refilled > recent_holes_ / 2 && refilled > worth(now.slabs)) {
     pause_ms_ = std::min(std::max(2 * pause_ms_, period_ms), kMostPausePeriods * period_ms);
     due_ms_ = now_ms + pause_ms_;
     recent_holes_ = 0;
@@ -42,8 +45,8 @@ void Drain::begin(const Account& now) {
 }
 
 void Drain::end(const Account& now) {
-  const Bytes worth = now.slabs / kWorthPart + kLeastWorth;
-  const Bytes step = holes_ < worth / 2 ? 2 * given_ : given_ / (holes_ / worth + 1);
+  const Bytes enough = worth(now.slabs);
+  const Bytes step = holes_ < enough / 2 ? 2 * given_ : given_ / (holes_ / enough + 1);
   step_ = std::clamp(step, kLeastStep, most_step(now.used));
   recent_holes_ += holes_;
   runs_ = false;

@@ -85,7 +85,7 @@ TEST_CASE("holes that are needed again end the drains for a while, and longer th
   for (int i = 0; i < 3; i++) {
     const Bytes given = lane.shrink();
     lane.account.used += given;
-    lane.account.refilled += given;
+    lane.account.refilled += given + kGiB / 64;
     lane.drain.note(lane.account, lane.now_ms, kPeriodMs);
     const std::uint64_t regret_ms = lane.now_ms;
     lane.account.used /= 2;
@@ -99,6 +99,17 @@ TEST_CASE("holes that are needed again end the drains for a while, and longer th
     lane.now_ms += 100;
     lane.drain.forget(lane.account, regret_ms);
   }
+}
+
+TEST_CASE("a few pages that are needed again end nothing") {
+  Shrinking lane;
+  lane.drain.begin(lane.account);
+  lane.drain.note_holes(64 * kKiB);
+  lane.drain.end(lane.account);
+  lane.account.refilled += 64 * kKiB;
+  lane.account.used /= 2;
+  lane.drain.note(lane.account, lane.now_ms, kPeriodMs);
+  CHECK(lane.drain.is_due(lane.now_ms));
 }
 
 }  // namespace ashlar::test
