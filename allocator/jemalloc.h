@@ -2,8 +2,8 @@
 // L5 · jemalloc: its own interface, for programs that were built for it.
 //
 // What:    mallctl and its like (mallctl has the names), the mallocx family, malloc_stats_print,
-//          and the hint that Redis's jemalloc has. Two sets of doors lead here: jemalloc_doors in
-//          the library, and je_doors, with a prefix, in libashlar_je.a.
+//          and the hint that Redis's jemalloc has. jemalloc_doors leads here, in the library
+//          and, with a prefix, in libashlar_je.a.
 // How:     flags are 6 bits of the alignment's logarithm, 0x40 for zeroed memory, and 12 bits that
 //          name a cache: 0 is the thread's, 1 is none (MALLOCX_TCACHE_NONE). Without a cache slots
 //          come from the fullest slabs and go back to their slab at once; a program that moves its
