@@ -7,6 +7,7 @@
 
 #include "compact.h"
 #include "maintenance.h"
+#include "options.h"
 #include "program_heap.h"
 #include "root.h"
 #include "sampler.h"
@@ -42,7 +43,7 @@ void forget_large(void* p) {
     sampler.forget(&p, 1, ClassIndex{kClassCount});
 }
 
-void on_thread_exit(void*) { heap.release_lane_of_this_thread(); }
+void on_thread_exit(void*) { heap.end_this_thread(); }
 void on_fork_in_child() { heap.after_fork_in_child(); }
 
 }  // namespace
@@ -78,7 +79,7 @@ bool Heap::make_room(std::uint32_t seen, PageCount pages, Bytes alignment) {
 // --- lanes --------------------------------------------------------------------------------------
 
 Lane* Heap::lease_slow() {
-  if (t_state == ThreadState::ended) return nullptr;
+  if (t_state == ThreadState::ended || options.check == kCheckExact) return nullptr;
   // The first thread gets its lane at once: most programs have no other.
   // relaxed: only whether there is any
   if (lanes_.load(std::memory_order_relaxed) != nullptr && ++t_calls < kCallsToEarn) return nullptr;
@@ -133,9 +134,13 @@ void Heap::watch_this_thread() {
   }
 }
 
-void Heap::release_lane_of_this_thread() {
+void Heap::end_this_thread() {
   t_state = ThreadState::ended;
   maintenance.notice_thread_exit();
+  release_lane_of_this_thread();
+}
+
+void Heap::release_lane_of_this_thread() {
   Lane* const lane = this_lane();
   if (lane == &no_lane) return;
   // What it keeps at hand is for the next thread, if somebody sees to it that it is not for ever.
@@ -295,6 +300,8 @@ void Heap::start() {
     watch_this_thread();
   }
   ::pthread_atfork(nullptr, nullptr, on_fork_in_child);
+  // Before the options were read this thread may have leased one.
+  if (options.check == kCheckExact) release_lane_of_this_thread();
 }
 
 void Heap::after_fork_in_child() {

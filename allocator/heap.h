@@ -74,7 +74,7 @@ class Heap {
   void start();
   void after_fork_in_child();
   // The current thread ends, or its late destructors begin.
-  void release_lane_of_this_thread();
+  void end_this_thread();
 
   // Calls visit(Lane&) for every lane there is, leased or pooled.
   template <class Visit>
@@ -90,6 +90,7 @@ class Heap {
   Lane* lease_slow();
   Lane* lease();
   Lane* add_lane();
+  void release_lane_of_this_thread();
   LaneSlabs* shared_lane();
   void watch_this_thread();
   void recover(Lane& lane);

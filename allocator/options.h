@@ -43,6 +43,9 @@ std::string_view option_word(std::string_view words, std::int64_t n);
 // Positions of the words of `background`.
 enum : std::int64_t { kBackgroundAuto, kBackgroundAlways, kBackgroundNever };
 
+// Positions of the words of `check`.
+enum : std::int64_t { kCheckUsual, kCheckExact };
+
 // Positions of the words of `thp`.
 enum : std::int64_t { kHugePagesAuto, kHugePagesAlways, kHugePagesNever };
 

@@ -141,7 +141,7 @@ TEST_CASE("several threads move each other's objects and their own") {
         }
         if (random.below(1000) == 0) compactor.make_plan();
       }
-      heap.release_lane_of_this_thread();
+      heap.end_this_thread();
     });
   }
   for (std::thread& thread : threads) thread.join();

@@ -140,7 +140,7 @@ TEST_CASE("survivors keep their contents while other sizes fill the gaps, whoeve
       bool right = false;
       std::thread other([&] {
         right = give_all(theirs);
-        heap.release_lane_of_this_thread();
+        heap.end_this_thread();
       });
       REQUIRE(give_all(ours));
       other.join();

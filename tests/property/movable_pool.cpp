@@ -233,7 +233,7 @@ TEST_CASE("several threads use and compact one pool") {
           shared.pool->compact(200, SIZE_MAX, moved, busy);
         }
       }
-      heap.release_lane_of_this_thread();
+      heap.end_this_thread();
     });
   }
   for (std::thread& thread : threads) thread.join();

@@ -142,7 +142,7 @@ TEST_CASE("several threads use one heap, and others free what they made") {
         }
         program_heaps.destroy(own->handle());
       }
-      heap.release_lane_of_this_thread();
+      heap.end_this_thread();
     });
   }
   for (std::thread& thread : threads) thread.join();

@@ -195,7 +195,7 @@ TEST_CASE("objects of a thread that has ended find room in its slabs") {
   std::vector<void*> objects;
   std::thread([&] {
     for (int i = 0; i < 5000; i++) objects.push_back(take_slot(class_for(600)));
-    heap.release_lane_of_this_thread();
+    heap.end_this_thread();
   }).join();
   for (std::size_t i = 0; i < objects.size(); i++) {
     if (i % 4 != 0) give_slot(std::exchange(objects[i], nullptr));

@@ -255,7 +255,7 @@ TEST_CASE("a thread works without a lane until it has earned one, and again at i
     CHECK(this_lane() == &no_lane);
     for (int i = 0; i < 100; i++) slots.push_back(take_slot(kSmall));
     CHECK(this_lane() != &no_lane);
-    heap.release_lane_of_this_thread();
+    heap.end_this_thread();
     for (int i = 0; i < 100; i++) slots.push_back(take_slot(kSmall));
     CHECK(this_lane() == &no_lane);
     give_slot(slots.back());
@@ -291,7 +291,7 @@ TEST_CASE("a lane is leased again after its thread is gone") {
     std::thread([&] {
       give(take(kSmall, 100));
       lane = this_lane();
-      heap.release_lane_of_this_thread();
+      heap.end_this_thread();
     }).join();
     return lane;
   };
