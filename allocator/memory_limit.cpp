@@ -72,9 +72,9 @@ void MemoryLimit::find(std::string_view root) {
   path.put(v2 ? path_of(groups.text, "0::") : v1_path);
   // In a container the path may be that of the machine, and only the top is there.
   for (std::string_view group = path.view();; group = before(group, group.rfind('/'))) {
-    if (look_in(group, v2)) break;
-    if (group.size() <= top) return;
+    if (look_in(group, v2) || group.size() <= top) break;
   }
+  if (bytes_ == 0) pressure_ = open(path.view(), "memory.pressure");
   if (pressure_ < 0) pressure_ = open(root, "proc/pressure/memory");
 }
 
@@ -90,15 +90,18 @@ bool MemoryLimit::look_in(std::string_view group, bool v2) {
   return true;
 }
 
-Shortage MemoryLimit::shortage() const {
-  if (bytes_ == 0) return Shortage::none;
+bool MemoryLimit::is_near() const {
+  if (bytes_ == 0) return false;
   const Bytes used = number(Contents(usage_).text, 0);
-  if (used > bytes_ - bytes_ / kPart) {
-    // "inactive_file" also ends "total_inactive_file", v1's sum over groups below; it comes later
-    // there, and is for a group without any the same.
-    const Bytes idle_files = number(after(Contents(stat_).text, "inactive_file "), 0);
-    if (idle_files < used && used - idle_files > bytes_ - bytes_ / kPart) return Shortage::tight;
-  }
+  if (used <= bytes_ - bytes_ / kPart) return false;
+  // "inactive_file" also ends "total_inactive_file", v1's sum over groups below; it comes later
+  // there, and is for a group without any the same.
+  const Bytes idle_files = number(after(Contents(stat_).text, "inactive_file "), 0);
+  return idle_files < used && used - idle_files > bytes_ - bytes_ / kPart;
+}
+
+Shortage MemoryLimit::shortage() const {
+  if (is_near()) return Shortage::tight;
   const Bytes pressing = number(after(Contents(pressure_).text, "some avg10="), 0);
   return pressing >= kPressing ? Shortage::some : Shortage::none;
 }

@@ -2,11 +2,12 @@
 // L1 · memory_limit: how near this process's control group is to its end.
 //
 // What:    finds the innermost group above us with a limit (cgroup v2: memory.max, v1:
-//          memory.limit_in_bytes), and says from then on whether memory is short there.
-// How:     three files stay open, and only where there is a limit: a program may lock itself in
-//          later so that opening is deadly, while reading a file seldom is. They are numbered high,
-//          out of the way of a program that counts on the lowest numbers. If it closes them, memory
-//          is never short.
+//          memory.limit_in_bytes), and says from then on whether memory is short there; without a
+//          limit, whether threads of our own group wait for memory.
+// How:     one file stays open, three where there is a limit: a program may lock itself in later so
+//          that opening is deadly, while reading a file seldom is. They are numbered high, out of
+//          the way of a program that counts on the lowest numbers. If it closes them, memory is
+//          never short.
 // Threads: who starts the maintenance thread, and then that one.
 #pragma once
 
@@ -33,6 +34,7 @@ class MemoryLimit {
 
  private:
   bool look_in(std::string_view group, bool v2);
+  bool is_near() const;
 
   bool looked_ = false;
   Bytes bytes_ = 0;

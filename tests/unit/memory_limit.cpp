@@ -113,6 +113,17 @@ TEST_CASE("pressure is read from the group, or from the machine") {
   CHECK(root.find().shortage() == Shortage::none);
 }
 
+TEST_CASE("without a limit, pressure is that of the own group, or of the machine") {
+  Root root;
+  root.write("proc/self/cgroup", "0::/a/b\n");
+  root.write("proc/pressure/memory", "some avg10=12.00 avg60=0.00 total=1\n");
+  CHECK(root.find().bytes() == 0);
+  CHECK(root.find().shortage() == Shortage::some);
+  root.write(kGroup + "memory.max", "max\n");
+  root.write(kGroup + "memory.pressure", "some avg10=0.00 avg60=0.00 total=0\n");
+  CHECK(root.find().shortage() == Shortage::none);
+}
+
 TEST_CASE("nonsense is no limit") {
   Root root;
   write_v2(root, "lots");
