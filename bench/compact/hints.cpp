@@ -8,7 +8,6 @@
 // Usage:   compact-hints [MIB [PERCENT-KEPT]]
 // Errors:  status 1 where an object lost its contents.
 #include <ashlar/ashlar.h>
-#include <ashlar/compact.h>
 #include <malloc.h>
 
 #include <algorithm>

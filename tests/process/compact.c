@@ -3,7 +3,6 @@
  * A program that knows all its pointers follows the hints, in C.
  */
 #include <ashlar/ashlar.h>
-#include <ashlar/compact.h>
 #include <malloc.h>
 
 #include "expect.h"

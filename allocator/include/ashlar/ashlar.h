@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <ashlar/compact.h> /* for programs that can move their objects */
+
 #ifdef __cplusplus
 extern "C" {
 #endif
