@@ -8,7 +8,7 @@ namespace {
 
 // Slabs that are less than so many eighths full are worth it: what lives there is freed more slowly
 // afterwards.
-constexpr std::uint8_t kSparseEighths = 3;
+constexpr std::uint8_t kSparseEighths = 6;
 // A class is cold when it took nothing while its lane made so many new slabs, and a part of those
 // that the lane has. So a program with little memory, or a steady one, has no mosaics.
 constexpr std::uint32_t kColdSlabs = 8;
