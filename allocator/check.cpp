@@ -92,6 +92,10 @@ void warn(const Text& message) {
   Text().put("ashlar: warning: ").put(message.view()).put('\n').write_to(STDERR_FILENO);
 }
 
+void refuse(const char* caller, const void* what, std::string_view why) {
+  fatal(Text().put(caller).put("(): ").hex(reinterpret_cast<std::uintptr_t>(what)).put(why));
+}
+
 void assertion_failed(const char* expression, const char* file, int line) {
   fatal(Text()
             .put("assertion failed: ")

@@ -36,6 +36,8 @@ class Text {
 // One line on stderr, "ashlar: " in front, then abort().
 [[noreturn, gnu::cold]] void fatal(const Text& message);
 [[noreturn, gnu::cold]] void fatal(std::string_view message);
+// The same of a caller's argument: "free(): 0x1234 was freed already".
+[[noreturn, gnu::cold]] void refuse(const char* caller, const void* what, std::string_view why);
 // One line on stderr, "ashlar: warning: " in front.
 [[gnu::cold]] void warn(const Text& message);
 

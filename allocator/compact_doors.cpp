@@ -6,7 +6,7 @@
 
 #include "compact.h"
 #include "door.h"
-#include "movable_pool.h"
+#include "pool_handles.h"
 
 using namespace ashlar;
 
@@ -32,54 +32,61 @@ ASHLAR_DOOR ashlar_pool* ashlar_pool_create(ashlar_relocate* relocate, void* con
 }
 
 ASHLAR_DOOR void ashlar_pool_destroy(ashlar_pool* pool) {
-  MovablePool::of(pool, "ashlar_pool_destroy").destroy();
+  MovablePool& p = MovablePool::of(pool, "ashlar_pool_destroy");
+  if (p.names() == nullptr) return p.destroy();
+  PoolHandles::of(pool, "ashlar_pool_destroy").destroy();
 }
 
 ASHLAR_DOOR void* ashlar_pool_malloc(ashlar_pool* pool, size_t bytes, uint64_t tag) {
-  return MovablePool::of(pool, "ashlar_pool_malloc").take(bytes, tag);
+  return MovablePool::with_tags(pool, "ashlar_pool_malloc").take(bytes, tag);
 }
 
 ASHLAR_DOOR void ashlar_pool_free(ashlar_pool* pool, void* object) {
-  MovablePool& p = MovablePool::of(pool, "ashlar_pool_free");
+  MovablePool& p = MovablePool::with_tags(pool, "ashlar_pool_free");
   if (object != nullptr) p.give(object, "ashlar_pool_free");
 }
 
 ASHLAR_DOOR size_t ashlar_pool_usable_size(ashlar_pool* pool, const void* object) {
-  const MovablePool& p = MovablePool::of(pool, "ashlar_pool_usable_size");
+  const MovablePool& p = MovablePool::with_tags(pool, "ashlar_pool_usable_size");
   return object == nullptr ? 0 : p.usable_bytes(object, "ashlar_pool_usable_size");
 }
 
 ASHLAR_DOOR uint64_t ashlar_pool_tag(ashlar_pool* pool, const void* object) {
-  return MovablePool::of(pool, "ashlar_pool_tag").tag(object, "ashlar_pool_tag");
+  return MovablePool::with_tags(pool, "ashlar_pool_tag").tag(object, "ashlar_pool_tag");
+}
+
+ASHLAR_DOOR int ashlar_pool_get_stats(ashlar_pool* pool, ashlar_heap_stats* stats) {
+  MovablePool::of(pool, "ashlar_pool_get_stats").count(*stats);
+  return 0;
 }
 
 ASHLAR_DOOR int ashlar_pool_pin(ashlar_pool* pool, void* object) {
-  if (MovablePool::of(pool, "ashlar_pool_pin").pin(object, "ashlar_pool_pin")) return 0;
+  if (MovablePool::with_tags(pool, "ashlar_pool_pin").pin(object, "ashlar_pool_pin")) return 0;
   errno = EBUSY;
   return -1;
 }
 
 ASHLAR_DOOR void ashlar_pool_unpin(ashlar_pool* pool, void* object) {
-  MovablePool::of(pool, "ashlar_pool_unpin").unpin(object, "ashlar_pool_unpin");
+  MovablePool::with_tags(pool, "ashlar_pool_unpin").unpin(object, "ashlar_pool_unpin");
 }
 
 ASHLAR_DOOR ptrdiff_t ashlar_pool_begin(ashlar_pool* pool, uint64_t budget_us, size_t budget_bytes,
                                         ashlar_move* moves, size_t n) {
   bool busy = false;
-  const size_t count =
-      MovablePool::of(pool, "ashlar_pool_begin").begin(budget_us, budget_bytes, moves, n, busy);
+  const size_t count = MovablePool::with_tags(pool, "ashlar_pool_begin")
+                           .begin(budget_us, budget_bytes, moves, n, busy);
   if (!busy) return static_cast<ptrdiff_t>(count);
   errno = EBUSY;
   return -1;
 }
 
 ASHLAR_DOOR int ashlar_pool_should_stop(ashlar_pool* pool) {
-  return MovablePool::of(pool, "ashlar_pool_should_stop").should_stop();
+  return MovablePool::with_tags(pool, "ashlar_pool_should_stop").should_stop();
 }
 
 ASHLAR_DOOR void ashlar_pool_end(ashlar_pool* pool, const ashlar_move* moves, size_t n,
                                  ashlar_moved* moved) {
-  MovablePool::of(pool, "ashlar_pool_end").end(moves, n, *moved);
+  MovablePool::with_tags(pool, "ashlar_pool_end").end(moves, n, *moved);
 }
 
 ASHLAR_DOOR int ashlar_pool_compact(ashlar_pool* pool, uint64_t budget_us, size_t budget_bytes,
@@ -94,4 +101,45 @@ ASHLAR_DOOR int ashlar_pool_compact(ashlar_pool* pool, uint64_t budget_us, size_
   if (!busy) return more;
   errno = EBUSY;
   return -1;
+}
+
+// --- handles ------------------------------------------------------------------------------------
+
+namespace {
+
+template <class T>
+T or_stale(T result) {
+  if (!result) errno = ESTALE;
+  return result;
+}
+
+}  // namespace
+
+ASHLAR_DOOR ashlar_pool* ashlar_pool_create_for_handles(void) {
+  MovablePool* const pool = PoolHandles::create();
+  return pool == nullptr ? nullptr : pool->handle();
+}
+
+ASHLAR_DOOR ashlar_handle ashlar_pool_handle_alloc(ashlar_pool* pool, size_t bytes) {
+  return PoolHandles::of(pool, "ashlar_pool_handle_alloc").take(bytes);
+}
+
+ASHLAR_DOOR int ashlar_pool_handle_free(ashlar_pool* pool, ashlar_handle handle) {
+  PoolHandles& handles = PoolHandles::of(pool, "ashlar_pool_handle_free");
+  return handle == 0 || or_stale(handles.give(Handle::of(handle))) ? 0 : -1;
+}
+
+ASHLAR_DOOR void* ashlar_pool_handle_lock(ashlar_pool* pool, ashlar_handle handle) {
+  return or_stale(PoolHandles::of(pool, "ashlar_pool_handle_lock").lock(Handle::of(handle)));
+}
+
+ASHLAR_DOOR int ashlar_pool_handle_unlock(ashlar_pool* pool, ashlar_handle handle) {
+  if (PoolHandles::of(pool, "ashlar_pool_handle_unlock").unlock(Handle::of(handle))) return 0;
+  errno = EINVAL;
+  return -1;
+}
+
+ASHLAR_DOOR size_t ashlar_pool_handle_size(ashlar_pool* pool, ashlar_handle handle) {
+  return or_stale(
+      PoolHandles::of(pool, "ashlar_pool_handle_size").usable_bytes(Handle::of(handle)));
 }

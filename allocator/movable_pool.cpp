@@ -19,10 +19,6 @@ constinit thread_local const MovablePool* t_pass_of __attribute__((tls_model("in
 
 constexpr std::size_t kMovesPerPass = 64;  // of compact()
 
-[[noreturn, gnu::cold]] void refuse(const char* caller, const void* what, std::string_view why) {
-  fatal(Text().put(caller).put("(): ").hex(reinterpret_cast<std::uintptr_t>(what)).put(why));
-}
-
 }  // namespace
 
 // In front of every object.
@@ -62,7 +58,13 @@ MovablePool& MovablePool::of(ashlar_pool* handle, const char* caller) {
   return *pool;
 }
 
-MovablePool* MovablePool::create(ashlar_relocate* relocate, void* context) {
+MovablePool& MovablePool::with_tags(ashlar_pool* handle, const char* caller) {
+  MovablePool& pool = of(handle, caller);
+  if (pool.names_ != nullptr) refuse(caller, handle, " is a pool of objects with handles");
+  return pool;
+}
+
+MovablePool* MovablePool::create(ashlar_relocate* relocate, void* context, Names* names) {
   ProgramHeap* const heap = program_heaps.create({});
   if (heap == nullptr) return nullptr;
   void* const place = allocate(sizeof(MovablePool));
@@ -74,6 +76,7 @@ MovablePool* MovablePool::create(ashlar_relocate* relocate, void* context) {
   pool->heap_ = heap;
   pool->relocate_ = relocate;
   pool->context_ = context;
+  pool->names_ = names;
   return pool;
 }
 
@@ -283,14 +286,7 @@ void MovablePool::settle_orphans() {
       for (std::uint32_t i = 0; i < info.capacity; i++) {
         if (slab.is_free(i)) continue;
         std::byte* const slot = slab.base() + Bytes{i} * info.slot_bytes;
-        Header& h = *reinterpret_cast<Header*>(slot);
-        const std::uint32_t state = h.state.load();
-        if (Header::place_of(state) < Header::kLeaving) continue;
-        if (state == Header::kLeaving) {
-          h.state.store(Header::kSettled);
-          continue;
-        }
-        h.state.store(Header::kNone);
+        if (settle_orphan(*reinterpret_cast<Header*>(slot))) continue;
         const bool last = slab.descriptor().used == 1;
         void* const given = slot;
         home.give_slots(slabs, ClassIndex{slab.descriptor().size_class}, &given, 1);
@@ -301,6 +297,20 @@ void MovablePool::settle_orphans() {
   });
   has_plan_ = false;
   process_.store(0);
+}
+
+// False: it goes.
+bool MovablePool::settle_orphan(Header& h) const {
+  std::uint32_t state = h.state.load();
+  std::uint32_t next = 0;
+  do {
+    if (Header::place_of(state) < Header::kLeaving) return true;
+    const bool given = (state & Header::kGiven) != 0;
+    const bool stays = !given && (names_ == nullptr || names_(context_, h.tag, &h + 1));
+    next = stays ? state - Header::place_of(state) + Header::kSettled : Header::kNone;
+    if (stays && names_ == nullptr) next += Header::kPin;
+  } while (!h.state.compare_exchange_weak(state, next));
+  return next != Header::kNone;
 }
 
 }  // namespace ashlar

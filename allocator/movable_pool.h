@@ -17,7 +17,9 @@
 //          given and looked through under the heap's lock, which is never held while code of the
 //          program runs.
 // Fork:    a pass goes on in the child if its thread does. Otherwise its objects are put right by
-//          the next who wants to pin or begin: what was leaving stays, what was arriving goes.
+//          the next who wants to pin or begin. Where it can be told which of two places is the
+//          object's, the other goes. Otherwise both stay, as if pinned: the program's pointers may
+//          lead to either.
 #pragma once
 
 #include <atomic>
@@ -29,12 +31,17 @@ namespace ashlar {
 
 class MovablePool {
  public:
+  // Whether this is the place of the object with that tag, for who keeps account of places.
+  using Names = bool(void* context, std::uint64_t tag, const void* object);
+
   // The pool behind a handle; aborts when it is none.
   static MovablePool& of(ashlar_pool* handle, const char* caller);
+  // The same for who uses tags: it aborts, too, when the pool has handles (pool_handles).
+  static MovablePool& with_tags(ashlar_pool* handle, const char* caller);
   ashlar_pool* handle() { return reinterpret_cast<ashlar_pool*>(this); }
 
   // Null and errno.
-  static MovablePool* create(ashlar_relocate* relocate, void* context);
+  static MovablePool* create(ashlar_relocate* relocate, void* context, Names* names = nullptr);
   // Destroys its objects, too.
   void destroy();
 
@@ -43,6 +50,7 @@ class MovablePool {
   void give(void* object, const char* caller);
   Bytes usable_bytes(const void* object, const char* caller) const;
   std::uint64_t tag(const void* object, const char* caller) const;
+  void count(ashlar_heap_stats& stats) const { heap_->count(stats); }
   // False: it is on its way.
   [[nodiscard]] bool pin(void* object, const char* caller);
   void unpin(void* object, const char* caller);
@@ -55,6 +63,8 @@ class MovablePool {
   // Passes with the pool's own function. True: there may be more to do. `busy` as above.
   bool compact(std::uint64_t budget_us, Bytes budget_bytes, ashlar_moved& moved, bool& busy);
   bool has_relocate() const { return relocate_ != nullptr; }
+  Names* names() const { return names_; }
+  void* context() const { return context_; }
 
  private:
   struct Header;
@@ -67,13 +77,15 @@ class MovablePool {
              bool& full);
   void give_place(void* object);
   void settle_orphans();
+  bool settle_orphan(Header& h) const;
 
   static constexpr std::uint64_t kMagic = 0x6c'6f'6f'70'6c'68'73'61;  // "ashlpool", read backwards
 
   std::atomic<std::uint64_t> magic_ = kMagic;  // atomic: destroy → all
-  ProgramHeap* heap_ = nullptr;                // const, like the next two
+  ProgramHeap* heap_ = nullptr;                // const, like the next three
   ashlar_relocate* relocate_ = nullptr;
   void* context_ = nullptr;
+  Names* names_ = nullptr;
   std::atomic<std::uint32_t> process_ = 0;  // atomic: who began a pass → all; 0: none goes on
   std::uint64_t deadline_us_ = 0;           // whose pass it is, like the next three
   Bytes bytes_chosen_ = 0;

@@ -24,10 +24,6 @@ ClassIndex class_of(Bytes bytes, Bytes alignment) {
   return class_for_aligned(bytes, alignment);
 }
 
-[[noreturn, gnu::cold]] void refuse(const char* caller, const void* what, std::string_view why) {
-  fatal(Text().put(caller).put("(): ").hex(reinterpret_cast<std::uintptr_t>(what)).put(why));
-}
-
 }  // namespace
 
 Arena& ProgramHeap::arena_of_process() { return arena; }

@@ -27,5 +27,9 @@ int main(int argc, char** argv) {
     char* other = malloc(64);
     victim(other);
     ashlar_pool_free(pool, other + 16);
+  } else if (strcmp(how, "tags where handles are") == 0) {
+    ashlar_pool_malloc(victim(ashlar_pool_create_for_handles()), 64, 1);
+  } else if (strcmp(how, "handles where tags are") == 0) {
+    ashlar_pool_handle_alloc(victim(pool), 64);
   }
 }

@@ -93,6 +93,11 @@ void ashlar_pool_free(ashlar_pool *pool, void *object);
 size_t ashlar_pool_usable_size(ashlar_pool *pool, const void *object);
 uint64_t ashlar_pool_tag(ashlar_pool *pool, const void *object);
 
+/* As ashlar_heap_get_stats; what is in front of each object counts as allocated. allocated ÷ active
+ * is the density that passes raise. */
+struct ashlar_heap_stats;
+int ashlar_pool_get_stats(ashlar_pool *pool, struct ashlar_heap_stats *stats);
+
 /* Keeps an object where it is until as many unpins. 0; or -1 and EBUSY: it is moving right now, and
  * the program's own lock tells where to. */
 int ashlar_pool_pin(ashlar_pool *pool, void *object);
@@ -113,6 +118,34 @@ void ashlar_pool_end(ashlar_pool *pool, const ashlar_move *moves, size_t n, ashl
  * more to do; 0: all was looked at. -1 and EBUSY as above; -1 and EINVAL: the pool has no function. */
 int ashlar_pool_compact(ashlar_pool *pool, uint64_t budget_us, size_t budget_bytes,
                         ashlar_moved *moved);
+
+/* --- Pools of objects with handles ---------------------------------------------------------------
+ *
+ * A handle stands for an object. The object has an address while it is locked; while nobody has it
+ * locked, ashlar_pool_compact() may move it. A handle whose object was freed is refused, also when
+ * its place is in use again. In C++: <ashlar/compact.hpp>. The same in shared memory: <ashlar/shm.h>.
+ *
+ * Thread-safe, also in the child of a fork, where what other threads had locked stays so; not
+ * async-signal-safe. No lock waits for a pass, nor a pass for a lock. An object takes 32 bytes
+ * besides. Such pools know nothing of tags: of the calls above they take destroy, get_stats and compact.
+ * ESTALE: the handle's object was freed, or there never was one. */
+typedef uint64_t ashlar_handle; /* 0 is null */
+
+/* Null and ENOMEM. */
+ashlar_pool *ashlar_pool_create_for_handles(void);
+/* An object, aligned to 16 bytes; its content is not set, and nothing but its bytes is moved with
+ * it. Those of more than 32 KiB never move. 0 and ENOMEM. */
+ashlar_handle ashlar_pool_handle_alloc(ashlar_pool *pool, size_t bytes);
+/* From now on the handle is refused. Whoever has the object locked may go on until he unlocks it. 0
+ * is fine. 0; or -1 and ESTALE. */
+int ashlar_pool_handle_free(ashlar_pool *pool, ashlar_handle handle);
+/* Where the object is until it is unlocked as often as it was locked, by whichever threads. A lock
+ * keeps nobody else out. Null and ESTALE. With the unlock two atomic steps, about 13 ns. */
+void *ashlar_pool_handle_lock(ashlar_pool *pool, ashlar_handle handle);
+/* -1 and EINVAL: it is not locked. */
+int ashlar_pool_handle_unlock(ashlar_pool *pool, ashlar_handle handle);
+/* Bytes of the object that can be used, at least as many as were asked for. 0 and ESTALE. */
+size_t ashlar_pool_handle_size(ashlar_pool *pool, ashlar_handle handle);
 
 #ifdef __cplusplus
 }

@@ -4,8 +4,8 @@
 //
 //   shm_arena         owns a handle; named objects
 //   offset_ptr        a pointer that may lie in an arena: the distance to what it points to
-//   handle            8 bytes, the same in every process; fits an atomic
-//   movable           the same, of an object that may be moved; `locked` gives its address
+//   position          8 bytes, the same in every process; fits an atomic
+//   handle            the same, of an object that may be moved; `locked` gives its address
 //   shm_allocator     for containers that live in an arena and take fancy pointers: std::vector,
 //                     Boost.Container, boost::unordered_map. libstdc++'s strings, maps and lists
 //                     keep plain pointers, and do not compile or do not work
@@ -15,6 +15,7 @@
 #ifndef ASHLAR_SHM_HPP
 #define ASHLAR_SHM_HPP
 
+#include <ashlar/handle.hpp>
 #include <ashlar/shm.h>
 
 #include <cerrno>
@@ -170,50 +171,24 @@ class shm_allocator {
 // An object's position: the same number in every process. Trivially copyable, so it may be stored
 // in std::atomic, sent through a pipe, or kept in a file's arena.
 template <class T>
-struct handle {
+struct position {
   ashlar_off offset = 0;
   explicit operator bool() const noexcept { return offset != 0; }
-  friend bool operator==(handle, handle) = default;
+  friend bool operator==(position, position) = default;
 };
 
-// An object that may be moved while nobody has it locked. Whoever moves it copies bytes, so it must
-// be one that can be copied so; no offset_ptr, for example. Trivially copyable, as handle<T> is.
-template <class T>
-struct movable {
-  ashlar_handle word = 0;
-  explicit operator bool() const noexcept { return word != 0; }
-  friend bool operator==(movable, movable) = default;
+template <>
+struct handle_calls<ashlar_shm> {
+  static constexpr std::size_t most_alignment = 4096;
+  static constexpr auto* alloc = ashlar_shm_handle_alloc;
+  static constexpr auto* free = ashlar_shm_handle_free;
+  static constexpr auto* lock = ashlar_shm_handle_lock;
+  static constexpr auto* unlock = ashlar_shm_handle_unlock;
 };
 
-// Such an object, at its address until this ends, which must be in the thread that made it and
-// before the arena is closed.
-template <class T>
-class locked {
- public:
-  locked(ashlar_shm* arena, movable<T> object)
-      : arena_(arena), object_(object), p_(ashlar_shm_handle_lock(arena, object.word)) {
-    if (p_ == nullptr) {
-      throw std::system_error(errno, std::generic_category(), "ashlar_shm_handle_lock");
-    }
-  }
-  locked(locked&& other) noexcept
-      : arena_(other.arena_), object_(other.object_), p_(std::exchange(other.p_, nullptr)) {}
-  locked& operator=(locked&&) = delete;
-  ~locked() {
-    if (p_ != nullptr) ashlar_shm_handle_unlock(arena_, object_.word);
-  }
-
-  T* get() const noexcept { return static_cast<T*>(p_); }
-  T& operator*() const noexcept { return *get(); }
-  T* operator->() const noexcept { return get(); }
-
- private:
-  ashlar_shm* arena_;
-  movable<T> object_;
-  void* p_;
-};
-
-class shm_arena {
+// Objects with handles may not hold what means something else elsewhere: no offset_ptr, which is a
+// distance from where it lies. Locks end before the arena is closed.
+class shm_arena : public has_handles<shm_arena, ashlar_shm> {
  public:
   static shm_arena create(const char* name, std::size_t max_bytes, unsigned flags = 0) {
     return shm_arena(ashlar_shm_create(name, max_bytes, flags), "ashlar_shm_create");
@@ -254,38 +229,12 @@ class shm_arena {
   }
 
   template <class T>
-  handle<T> to_handle(const T* p) const noexcept {
+  position<T> to_position(const T* p) const noexcept {
     return {ashlar_shm_offset(get(), p)};
   }
   template <class T>
-  T* from_handle(handle<T> h) const noexcept {
-    return static_cast<T*>(ashlar_shm_pointer(get(), h.offset));
-  }
-
-  // --- objects that may be moved --------------------------------------------------------------
-
-  template <class T, class... Args>
-  movable<T> make_movable(Args&&... args) const {
-    static_assert(std::is_trivially_copyable_v<T>, "bytes are all that a move copies");
-    static_assert(sizeof(T) <= 32768 && alignof(T) <= 4096);
-    const movable<T> object{ashlar_shm_handle_alloc(get(), sizeof(T))};
-    if (!object) throw std::bad_alloc();
-    try {
-      ::new (lock(object).get()) T(std::forward<Args>(args)...);
-    } catch (...) {
-      free(object);
-      throw;
-    }
-    return object;
-  }
-  template <class T>
-  locked<T> lock(movable<T> object) const {
-    return locked<T>(get(), object);
-  }
-  // False: it was freed before.
-  template <class T>
-  bool free(movable<T> object) const noexcept {
-    return ashlar_shm_handle_free(get(), object.word) == 0;
+  T* from_position(position<T> p) const noexcept {
+    return static_cast<T*>(ashlar_shm_pointer(get(), p.offset));
   }
 
   // --- named objects: one object a name; the caller knows its type ---------------------------

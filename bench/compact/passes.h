@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// passes: compacts a pool pass by pass, and says what that gave and how long it took.
+#pragma once
+
+#include <ashlar/ashlar.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+#include <vector>
+
+namespace ashlar::bench {
+
+inline double time_us(clockid_t clock) {
+  timespec now{};
+  ::clock_gettime(clock, &now);
+  return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec) / 1e3;
+}
+inline double now_us() { return time_us(CLOCK_MONOTONIC); }
+
+inline void print_times(const char* what, std::vector<double>& us) {
+  if (us.empty()) us.push_back(0);
+  std::sort(us.begin(), us.end());
+  std::printf("%-28s median %.1f, p99 %.1f, p99.9 %.1f, longest %.0f (%zu)\n", what,
+              us[us.size() / 2], us[us.size() * 99 / 100], us[us.size() * 999 / 1000], us.back(),
+              us.size());
+}
+
+inline double density(ashlar_pool* pool) {
+  ashlar_heap_stats stats;
+  ashlar_pool_get_stats(pool, &stats);
+  return static_cast<double>(stats.allocated) / static_cast<double>(stats.active);
+}
+
+// Until a whole plan moves nothing. A pass that loses its core to others takes long by the clock,
+// and no longer of the processor's time.
+inline void compact_and_print(ashlar_pool* pool, std::uint64_t budget_us) {
+  std::printf("density before               %.3f\n", density(pool));
+  ashlar_moved moved{};
+  std::vector<double> clock, processor;
+  for (std::uint64_t before = UINT64_MAX; moved.objects != before;) {
+    before = moved.objects;
+    for (int more = 1; more == 1;) {
+      const double begin = now_us(), processor_begin = time_us(CLOCK_THREAD_CPUTIME_ID);
+      more = ashlar_pool_compact(pool, budget_us, SIZE_MAX, &moved);
+      processor.push_back(time_us(CLOCK_THREAD_CPUTIME_ID) - processor_begin);
+      clock.push_back(now_us() - begin);
+    }
+  }
+  std::printf("density after                %.3f\n", density(pool));
+  std::printf("bytes moved per byte freed   %.3f\n",
+              static_cast<double>(moved.bytes) / static_cast<double>(moved.freed));
+  print_times("passes by the clock, µs", clock);
+  print_times("passes, processor time, µs", processor);
+}
+
+}  // namespace ashlar::bench
