@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "mosaic.h"
 
+#include <algorithm>
+
 namespace ashlar {
 
 void Mosaic::create(const Slab& slab) {
@@ -84,16 +86,16 @@ Give Mosaic::give(const void* object, bool& last) {
   const std::uint32_t first = grain_of(object);
   last = false;
   if (bit(free_, first) || !bit(start_, first)) return Give::double_free;
-  const std::uint32_t end = end_of(first);
-  bool ours = true;
-  bool decided = false;
-  for_each_word(first, end - first, [&](std::uint32_t w, std::uint64_t mask) {
-    if (!ours) return;
-    const std::uint64_t old = free_[w].fetch_or(mask);
-    if (!decided) ours = (old >> first % 64 & 1) == 0;
-    decided = true;
-  });
-  if (!ours) return Give::double_free;
+  // From its end: what is not given yet is an object at any instant, a shorter one. With the first
+  // word given and the last one not, an object that the owner puts there would seem to reach to the
+  // end of this one.
+  std::uint64_t old = 0;
+  for (std::uint32_t end = end_of(first); end > first;) {
+    const std::uint32_t begin = std::max(first, (end - 1) / 64 * 64);
+    old = free_[begin / 64].fetch_or(bit_range(begin % 64, end - begin));
+    end = begin;
+  }
+  if ((old >> first % 64 & 1) != 0) return Give::double_free;
   descriptor_.gained.store(true);
   last = descriptor_.objects.fetch_sub(1) == 1;
   return Give::done;

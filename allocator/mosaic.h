@@ -9,10 +9,10 @@
 //            start   1010 0000 1000 0000 …   1 = an object began here last; where `free` is 0, it
 //            object  aabb ···· cccc cc·· …   is there still, to the next start or the next gap
 //
-//          Any thread gives, by setting `free`; the first bit decides between two that give the
-//          same object. The owner takes: it sets `start`, then clears `free`. Starts go only when
-//          other objects cover them. So at any instant an object ends where what follows it begins
-//          or is a gap, whatever happens there.
+//          Any thread gives, by setting `free` from the object's end to its first bit, which
+//          decides between two that give the same object. The owner takes: it sets `start`, then
+//          clears `free`. Starts go only when other objects cover them. So at any instant an object
+//          ends where what follows it begins or is a gap, whatever happens there.
 // Invariants (check_invariants() tests these by number, in a quiet arena):
 //   1  a grain in use begins an object or follows one in use
 //   2  `objects` counts the starts in use

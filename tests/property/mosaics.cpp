@@ -115,6 +115,54 @@ TEST_CASE("a mosaic knows its objects, their sizes and its gaps") {
   });
 }
 
+// More threads than cores, so that some are stopped between two words of what they give.
+TEST_CASE("an object that is half given is no part of the next one") {
+  constexpr std::uint32_t kGivers = 4, kCells = 16, kTakes = 500'000;
+  Random random(1);
+  MosaicGround ground;
+  ground.create(class_for(kPageBytes), random);
+  std::atomic<void*> cells[kCells] = {};  // what is to be given, by whoever comes first
+  std::atomic<std::uint32_t> wrong = 0;
+  std::atomic<bool> done = false;
+  Bytes bytes_of[kGrains] = {};
+  const auto in_place = [&](void* object) -> Bytes& {
+    return bytes_of[(static_cast<std::byte*>(object) - ground.memory.data()) / kGrainBytes];
+  };
+  const auto give = [&](void* object) {
+    bool last = false;
+    if (ground.mosaic.bytes_at(object) != in_place(object)) wrong++;
+    if (ground.mosaic.give(object, last) != Give::done) wrong++;
+  };
+  for (const auto& [object, bytes] : ground.objects) {
+    in_place(object) = bytes;
+    give(object);
+  }
+  std::vector<std::thread> givers;
+  for (std::uint32_t t = 0; t < kGivers; t++) {
+    givers.emplace_back([&] {
+      for (std::uint32_t i = 0; !done; i++) {
+        if (void* const object = cells[i % kCells].exchange(nullptr)) give(object);
+      }
+    });
+  }
+  for (std::uint32_t i = 0; i < steps(kTakes) && wrong == 0; i++) {
+    const ClassIndex c = class_for(random.up_to(kPageBytes));
+    void* taken[8];
+    for (std::uint32_t n = ground.mosaic.take(c, taken, 8); n-- > 0;) {
+      in_place(taken[n]) = size_class(c).slot_bytes;
+      if (void* const older = cells[random.below(kCells)].exchange(taken[n])) give(older);
+    }
+  }
+  done = true;
+  for (std::thread& giver : givers) giver.join();
+  for (auto& cell : cells) {
+    if (void* const object = cell.exchange(nullptr)) give(object);
+  }
+  REQUIRE(wrong == 0);
+  CHECK(ground.mosaic.is_empty());
+  CHECK(ground.mosaic.check_invariants() == nullptr);
+}
+
 TEST_CASE("survivors keep their contents while other sizes fill the gaps, whoever frees them") {
   for_seeds(2, [](Random& random) {
     std::vector<Object> survivors;
