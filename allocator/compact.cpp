@@ -7,7 +7,6 @@
 #include "heap.h"
 #include "lane_parts.h"
 #include "maintenance.h"
-#include "sampler.h"
 
 namespace ashlar {
 
@@ -128,8 +127,6 @@ void* Compactor::move(void* p) {
       entry.is_mosaic() ? take_dense_or_new(place.size_class) : take_dense(place.size_class);
   if (to == nullptr) return nullptr;
   std::memcpy(to, p, place.bytes);
-  if (Sampler::is_on()) [[unlikely]]
-    sampler.follow(p, to);
   give(p, "ashlar_frag_move");
   return to;
 }
@@ -162,7 +159,7 @@ void* Compactor::take_dense_or_new(ClassIndex c) {
 void* Compactor::take(ClassIndex c, Bytes requested) {
   void* const slot = take_dense_or_new(c);
   if (slot == nullptr) return nullptr;
-  return sampled_if_due(slot, size_class(c).slot_bytes, requested);
+  return sampled_slot_if_due(slot, c, requested);
 }
 
 void Compactor::give(void* p, const char* caller) {
@@ -172,8 +169,6 @@ void Compactor::give(void* p, const char* caller) {
   }
   Lane& own = *this_lane();
   if (entry.is_mosaic() || entry.tag() != reinterpret_cast<std::uintptr_t>(&own)) {
-    if (Sampler::is_on()) [[unlikely]]
-      sampler.forget(&p, 1);
     return arena.give_remote(&p, 1);
   }
   const Entered entered(own);

@@ -11,7 +11,7 @@
 // Where:   a move goes to slabs of the caller's lane and of lanes that have no thread; another
 //          thread's slabs cannot be taken from. A plan counts on the room of the thread that makes
 //          it: one thread that moves at a time gets the most out of it.
-// Stays:   large blocks, and objects of heaps that the program makes: their score is 0.
+// Stays:   large blocks, sampled objects, and those of heaps that the program makes: score 0.
 // Threads: any. Not for signal handlers.
 // Source:  the question is jemalloc's (experimental.utilization); the plan is ours.
 #pragma once

@@ -38,9 +38,9 @@ constinit thread_local ThreadState t_state __attribute__((tls_model("initial-exe
 pthread_key_t thread_key;
 std::atomic<bool> thread_key_made = false;
 
-void forget_large(void* p) {
+void forget_sample(const void* p) {
   if (Sampler::is_on()) [[unlikely]]
-    sampler.forget(&p, 1, ClassIndex{kClassCount});
+    sampler.forget_large(p);
 }
 
 void on_thread_exit(void*) { heap.end_this_thread(); }
@@ -227,7 +227,8 @@ void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
   zero = false;
   if (bytes <= LargeCache::kMostBytes && alignment <= kPageBytes) {
     const PageCount pages = pages_for(bytes);
-    if (void* const p = take_recent_large(pages)) return sampled_if_due(p, bytes_of(pages), bytes);
+    if (void* const p = take_recent_large(pages))
+      return sampled_large_if_due(p, bytes_of(pages), bytes);
   }
   return take_new_large(bytes, alignment, zero);
 }
@@ -238,7 +239,7 @@ void* Heap::take_new_large(Bytes bytes, Bytes alignment, bool& zero) {
     for (;;) {
       const std::uint32_t seen = arena.chunks();
       void* const p = arena.take_pages(pages, alignment, BlockKind::large, zero);
-      if (p != nullptr) return sampled_if_due(p, bytes_of(pages), bytes);
+      if (p != nullptr) return sampled_large_if_due(p, bytes_of(pages), bytes);
       if (!make_room(seen, pages, alignment)) break;
     }
   }
@@ -247,7 +248,7 @@ void* Heap::take_new_large(Bytes bytes, Bytes alignment, bool& zero) {
 }
 
 bool Heap::give_large(void* p) {
-  forget_large(p);
+  forget_sample(p);
   if (keep_recent_large(p)) return true;
   const PageCount moved = arena.change_kind(p, BlockKind::moved, BlockKind::internal);
   if (moved.v != 0) {
@@ -280,7 +281,7 @@ void* Heap::resize_large(void* p, Bytes old_bytes, Bytes new_bytes) {
   errno = saved_errno;
   if (!os::move_pages(p, to, old_bytes)) return nullptr;  // `to` is lost, what p held is not
   moved_blocks_++;
-  forget_large(p);
+  forget_sample(p);
   // Nobody else knows of either block.
   if (arena.change_kind(to, BlockKind::large, BlockKind::moved).v == 0) {
     fatal("realloc(): lost a block");

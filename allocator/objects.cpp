@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "compact.h"
+#include "sampler.h"
 
 namespace ashlar {
 
@@ -45,16 +46,22 @@ inline void* pop_aligned(Bytes alignment, Bytes bytes) {
   return 0;
 }
 
+// p is in the arena, and in no slab.
+bool is_large(const void* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % kPageBytes == 0 &&
+         arena.buddy().is_large(arena.page_of(p));
+}
+
 // Neither is null.
 void* resize(void* p, Bytes bytes) {
   const Bytes usable = usable_bytes(p, "realloc");
   const UnitEntry entry = arena.entry_of(p);
-  const bool was_slot = usable <= kMaxSlotBytes && !entry.is_free();
-  if (was_slot) {
+  const bool was_large = entry.is_free() && is_large(p);
+  if (!was_large && usable <= kMaxSlotBytes) {
     // Staying is free. Shrinking by less than half is not worth a copy.
     if (bytes <= usable && bytes > usable / 2) return p;
     if (bytes <= kMaxSlotBytes && size_class(class_for(bytes)).slot_bytes == usable) return p;
-  } else if (entry.is_free() && bytes > kMaxSlotBytes && bytes <= kMostObjectBytes) {
+  } else if (was_large && bytes > kMaxSlotBytes && bytes <= kMostObjectBytes) {
     if (void* const resized = heap.resize_large(p, usable, bytes)) return resized;
   }
   const int saved_errno = errno;
@@ -118,9 +125,10 @@ Bytes usable_bytes(const void* p, const char* caller) {
     const UnitEntry entry = arena.entry_of(p);
     if (entry.has_slots()) {
       if (const Bytes bytes = slot_bytes_at(p, entry)) return bytes;
-    } else if (reinterpret_cast<std::uintptr_t>(p) % kPageBytes == 0 &&
-               arena.buddy().is_large(arena.page_of(p))) {
+    } else if (is_large(p)) {
       return bytes_of(arena.buddy().pages_at(arena.page_of(p)));
+    } else if (Sampler::is_on()) {
+      if (const Bytes bytes = sampler.slot_bytes_of(p)) return bytes;
     }
   }
   reject(p, caller);

@@ -274,19 +274,20 @@ bool is_readable(std::uintptr_t address) {
 
 }  // namespace
 
-Bytes copy_readable(void* to, const void* from, Bytes length) {
+Bytes readable_bytes(std::uintptr_t begin, Bytes length) {
   KeepErrno keep;
-  const auto begin = reinterpret_cast<std::uintptr_t>(from);
   const std::uintptr_t wanted = begin + length;
   std::uintptr_t end = begin;
   while (end < wanted && is_readable(end)) end = align_down(end, kPageBytes) + kPageBytes;
-  const Bytes readable = (end < wanted ? end : wanted) - begin;
-  // Not memcpy: sanitizers let nobody see what lies between variables.
-  for (Bytes n = readable; n != 0;) {
-    asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-  }
-  return readable;
+  return (end < wanted ? end : wanted) - begin;
 }
+
+void copy_unseen(void* to, std::uintptr_t from, Bytes length) {
+  asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(length) : : "memory");
+}
+
+// The kernel puts random bytes below a process's arguments and environment.
+std::uintptr_t end_of_first_stack() { return ::getauxval(AT_RANDOM); }
 
 std::atomic<std::uint32_t>* map_fork_marker() {
   KeepErrno keep;

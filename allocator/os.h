@@ -79,9 +79,13 @@ void renew_mapping(void* address, Bytes length);
 // Bytes of [address, address + length) that are in memory now.
 Bytes resident_bytes(const void* address, Bytes length);
 
-// Copies what can be read of [from, from + length), up to the first page that cannot. Returns the
-// bytes copied; 0 where the kernel does not let us ask. Nobody may unmap these pages meanwhile.
-Bytes copy_readable(void* to, const void* from, Bytes length);
+// How much of [begin, begin + length) can be read, up to the first page that cannot; 0 where the
+// kernel does not let us ask.
+Bytes readable_bytes(std::uintptr_t begin, Bytes length);
+// Copies readable memory, whatever it is; sanitizers let nobody see what lies between variables.
+void copy_unseen(void* to, std::uintptr_t from, Bytes length);
+// The first thread's stack ends here, or a little above.
+std::uintptr_t end_of_first_stack();
 
 // What an unwinder begins with.
 struct Registers {

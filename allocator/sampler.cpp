@@ -12,7 +12,7 @@ constinit Sampler sampler;
 
 namespace {
 
-// An address has its place in the index within so many words from where its hash says.
+// An address has its cell in the index within so many from where its hash says.
 constexpr std::uint32_t kProbes = 32;
 
 std::uint64_t mix(std::uint64_t x) {  // splitmix64 (Steele, Lea, Flood 2014)
@@ -23,23 +23,10 @@ std::uint64_t mix(std::uint64_t x) {  // splitmix64 (Steele, Lea, Flood 2014)
 
 constexpr std::uint64_t kStep = 0x9e37'79b9'7f4a'7c15;  // 2^64 over the golden ratio
 
-// Where an address has its cell in the filter: Fibonacci hashing, as it is done for every slot.
-std::uint32_t cell_of(const void* p) {
+// Where an address has its cell in the filter: Fibonacci hashing.
+std::uint32_t filter_cell_of(const void* p) {
   static_assert(SampleTable::kFilterCells == 1 << 16);
   return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p) * kStep >> 48);
-}
-
-std::uint32_t unit_cell_of(const void* p) {
-  return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p) / kUnitBytes %
-                                    SampleTable::kUnitCells);
-}
-
-// There is one sample more, or less, of an object of that size at p.
-void count(SampleTable& table, const void* p, Bytes bytes, int change) {
-  const std::uint32_t c = bytes <= kMaxSlotBytes ? class_for(bytes).v : kClassCount;
-  table.filter[cell_of(p)] += static_cast<std::uint8_t>(change);
-  table.in_unit[unit_cell_of(p)] += static_cast<std::uint16_t>(change);
-  table.live[c] += static_cast<std::uint32_t>(change);
 }
 
 // The natural logarithm of n / 2^53, for 0 < n <= 2^53, to five digits: the exponent, and for the
@@ -53,23 +40,91 @@ double log_of_fraction(std::uint64_t n) {
   return (exponent - 53) * 0.693'147'180'559'945 + series;
 }
 
-// What lies from the stack pointer on. A thread's own stack ends at its thread-local variables;
-// another's may lie behind them, and be unmapped while we copy.
-Bytes copy_stack(SampleRecord& record) {
-  const std::uint64_t begin = record.registers.rsp;
-  const auto end = reinterpret_cast<std::uintptr_t>(&t_lane_distance);
-  const Bytes most = end > begin && end - begin < SampleRecord::kStackBytes
-                         ? end - begin
-                         : SampleRecord::kStackBytes;
-  return os::copy_readable(record.stack, reinterpret_cast<const void*>(begin), most);
+// --- the stack ---
+
+// A part of this thread's own stack, to its end, which is known to be readable: it stays so while
+// the thread lives. Asking the kernel would cost more than all the rest of a sample.
+struct StackPart {
+  std::uintptr_t begin, end;
+};
+constinit thread_local StackPart t_readable __attribute__((tls_model("initial-exec"))) = {0, 0};
+
+// More than that is not asked about to learn it.
+constexpr Bytes kMostToLearn = 256 * kKiB;
+
+// Where the stack ends that the address lies in, if it is this thread's own: a thread's ends at its
+// thread-local variables, the first one's below what the kernel gave the process.
+std::uintptr_t end_of_stack(std::uintptr_t address) {
+  const auto variables = reinterpret_cast<std::uintptr_t>(&t_readable);
+  return address < variables && variables < os::end_of_first_stack() ? variables
+                                                                     : os::end_of_first_stack();
 }
 
+// How much of the stack from there on can be copied.
+Bytes readable_stack(std::uintptr_t begin) {
+  const std::uintptr_t end = end_of_stack(begin);
+  const bool may_be_own = begin < end;
+  const Bytes most = may_be_own && end - begin < SampleRecord::kStackBytes
+                         ? end - begin
+                         : SampleRecord::kStackBytes;
+  if (begin >= t_readable.begin && begin < t_readable.end) [[likely]]
+    return most;
+  const bool goes_on = begin < t_readable.begin && end == t_readable.end;
+  const std::uintptr_t known = goes_on ? t_readable.begin : end;
+  if (may_be_own && known - begin <= kMostToLearn &&
+      os::readable_bytes(begin, known - begin) == known - begin) {
+    t_readable = {begin, end};
+    return most;
+  }
+  return os::readable_bytes(begin, most);
+}
+
+// Calls visit(Cell&) for the cells where p may be, until it returns true. Whether it did.
 template <class Visit>
-void for_each_probe(const void* p, Visit&& visit) {
+bool for_each_probe(SampleTable& table, const void* p, Visit&& visit) {
   const auto first = static_cast<std::uint32_t>(mix(reinterpret_cast<std::uintptr_t>(p)));
   for (std::uint32_t i = 0; i < kProbes; i++) {
-    if (visit((first + i) % SampleTable::kRecords)) return;
+    if (visit(table.cell[(first + i) % SampleTable::kCells])) return true;
   }
+  return false;
+}
+
+// False: there is no room for it.
+bool enter(SampleTable& table, const void* p, SampleRecord& record) {
+  return for_each_probe(table, p, [&](SampleTable::Cell& cell) {
+    std::uint64_t empty = 0;
+    if (!cell.address.compare_exchange_strong(empty, SampleTable::kClaimed)) return false;
+    cell.record = &record;
+    table.filter[filter_cell_of(p)]++;
+    cell.address.store(reinterpret_cast<std::uintptr_t>(p));
+    return true;
+  });
+}
+
+// Pages for our own use, or null. A record comes first, the object behind it.
+void* take_internal(PageCount pages, bool& zero) {
+  for (;;) {
+    const std::uint32_t seen = arena.chunks();
+    if (void* const p = arena.take_pages(pages, kPageBytes, BlockKind::internal, zero)) return p;
+    if (!arena.grow(seen, pages, kPageBytes)) return nullptr;
+  }
+}
+
+void give_internal(void* pages) {
+  const bool given = arena.give_pages(pages, BlockKind::internal);
+  ASHLAR_ASSERT(given);
+  static_cast<void>(given);
+}
+
+// In whoever's frame it is: that is where unwinding begins.
+[[gnu::always_inline]] inline void fill(SampleRecord& record, void* place, Bytes bytes,
+                                        Bytes requested) {
+  record.place = place;
+  record.bytes = bytes;
+  record.requested = requested;
+  os::read_registers(record.registers);
+  record.stack_bytes = readable_stack(record.registers.rsp);
+  os::copy_unseen(record.stack, record.registers.rsp, record.stack_bytes);
 }
 
 }  // namespace
@@ -81,99 +136,92 @@ Bytes Sampler::draw() {
   return static_cast<Bytes>(distance);
 }
 
-void* Sampler::note(void* p, Bytes bytes, Bytes requested) {
+void* Sampler::note_slot(void* slot, Bytes slot_bytes, Bytes requested) {
   SampleTable* const table = make_table();
-  if (table == nullptr) return p;
+  if (table == nullptr) return slot;
   table->taken++;
-  bool kept = false;
-  for_each_probe(p, [&](std::uint32_t i) {
-    std::uint64_t empty = 0;
-    if (!table->address[i].compare_exchange_strong(empty, SampleTable::kClaimed)) return false;
-    SampleRecord& record = table->record[i];
-    record.bytes = bytes;
-    record.requested = requested;
-    os::read_registers(record.registers);
-    record.stack_bytes = copy_stack(record);
-    count(*table, p, bytes, 1);
-    table->address[i].store(reinterpret_cast<std::uintptr_t>(p));
-    kept = true;
-    return true;
-  });
-  if (!kept) table->lost++;
-  return p;
-}
-
-void Sampler::follow(const void* from, const void* to) {
-  SampleTable* const table = table_.load(std::memory_order_acquire);  // pairs with: make_table
-  // relaxed: as in forget
-  if (table == nullptr || table->filter[cell_of(from)].load(std::memory_order_relaxed) == 0) return;
-  for_each_probe(from, [&](std::uint32_t i) {
-    if (table->address[i].load() != reinterpret_cast<std::uintptr_t>(from)) return false;
-    for_each_probe(to, [&](std::uint32_t k) {
-      std::uint64_t empty = 0;
-      if (!table->address[k].compare_exchange_strong(empty, SampleTable::kClaimed)) return false;
-      std::memcpy(&table->record[k], &table->record[i], sizeof table->record[k]);
-      count(*table, to, table->record[k].bytes, 1);
-      table->address[k].store(reinterpret_cast<std::uintptr_t>(to));
-      return true;
-    });
-    return true;
-  });
-}
-
-// relaxed here and below: the hand-over of an object orders its freeing after its note()
-void Sampler::forget(void* const* slots, std::uint32_t count, ClassIndex c) {
-  SampleTable* const table = table_.load(std::memory_order_acquire);  // pairs with: make_table
-  if (table == nullptr || table->live[c.v].load(std::memory_order_relaxed) == 0) return;
-  forget_some(*table, slots, count);
-}
-
-void Sampler::forget(void* const* slots, std::uint32_t count) {
-  SampleTable* const table = table_.load(std::memory_order_acquire);  // pairs with: make_table
-  if (table != nullptr) forget_some(*table, slots, count);
-}
-
-void Sampler::forget_some(SampleTable& table, void* const* slots, std::uint32_t count) {
-  const auto in_unit = [&](std::uint32_t i) {
-    return table.in_unit[unit_cell_of(slots[i])].load(std::memory_order_relaxed);
-  };
-  std::uint32_t i = 0;
-  for (; i + 4 <= count; i += 4) {  // one branch for four
-    if ((in_unit(i) | in_unit(i + 1) | in_unit(i + 2) | in_unit(i + 3)) == 0) [[likely]]
-      continue;
-    for (std::uint32_t k = i; k < i + 4; k++) forget_one(table, slots[k]);
+  bool zero = false;
+  const PageCount pages{1 + pages_for(slot_bytes).v};
+  if (void* const block = take_internal(pages, zero)) {
+    auto* const record = static_cast<SampleRecord*>(block);
+    fill(*record, slot, slot_bytes, requested);
+    void* const p = record + 1;
+    if (enter(*table, p, *record)) return p;
+    give_internal(block);
   }
-  for (; i < count; i++) forget_one(table, slots[i]);
+  table->lost++;
+  return slot;
 }
 
-void Sampler::forget_one(SampleTable& table, const void* p) {
-  if (table.filter[cell_of(p)].load(std::memory_order_relaxed) == 0) return;
-  for_each_probe(p, [&](std::uint32_t at) {
-    auto address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(p));
-    if (table.address[at].load(std::memory_order_relaxed) != address) return false;
-    const Bytes bytes = table.record[at].bytes;  // before somebody else may claim the record
-    if (!table.address[at].compare_exchange_strong(address, 0)) return false;
-    count(table, p, bytes, -1);
+void Sampler::note_large(void* p, Bytes bytes, Bytes requested) {
+  SampleTable* const table = make_table();
+  if (table == nullptr) return;
+  table->taken++;
+  bool zero = false;
+  if (void* const block = take_internal(PageCount{1}, zero)) {
+    auto* const record = static_cast<SampleRecord*>(block);
+    fill(*record, p, bytes, requested);
+    if (enter(*table, p, *record)) return;
+    give_internal(block);
+  }
+  table->lost++;
+}
+
+void* Sampler::take_back(const void* p) {
+  SampleTable::Cell* const cell = find(p);
+  if (cell == nullptr || cell->record->place == p) return nullptr;
+  void* const slot = cell->record->place;
+  return remove(*cell, p) ? slot : nullptr;
+}
+
+void Sampler::forget_large(const void* p) {
+  if (SampleTable::Cell* const cell = find(p)) static_cast<void>(remove(*cell, p));
+}
+
+// Removes what find() found. False: somebody else was quicker, who frees it, too.
+bool Sampler::remove(SampleTable::Cell& cell, const void* p) {
+  SampleRecord* const record = cell.record;  // before somebody else may claim the cell
+  auto address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(p));
+  if (!cell.address.compare_exchange_strong(address, 0)) return false;
+  table_.load(std::memory_order_relaxed)->filter[filter_cell_of(p)]--;  // found there
+  give_internal(record);
+  return true;
+}
+
+Bytes Sampler::slot_bytes_of(const void* p) const {
+  const SampleTable::Cell* const cell = find(p);
+  return cell == nullptr || cell->record->place == p ? 0 : cell->record->bytes;
+}
+
+// relaxed: the hand-over of an object orders its freeing after its entry. Only who frees an object
+// removes it.
+SampleTable::Cell* Sampler::find(const void* p) const {
+  SampleTable* const table = table_.load(std::memory_order_acquire);  // pairs with: make_table
+  if (table == nullptr || table->filter[filter_cell_of(p)].load(std::memory_order_relaxed) == 0) {
+    return nullptr;
+  }
+  SampleTable::Cell* found = nullptr;
+  for_each_probe(*table, p, [&](SampleTable::Cell& cell) {
+    if (cell.address.load(std::memory_order_relaxed) != reinterpret_cast<std::uintptr_t>(p)) {
+      return false;
+    }
+    found = &cell;
     return true;
   });
+  return found;
 }
 
 SampleTable* Sampler::make_table() {
   SampleTable* table = table_.load(std::memory_order_acquire);  // pairs with: the exchange below
   if (table != nullptr) return table;
-  const PageCount pages = pages_for(sizeof(SampleTable));
   bool zero = false;
-  void* block = nullptr;
-  for (std::uint32_t seen = arena.chunks();; seen = arena.chunks()) {
-    block = arena.take_pages(pages, kPageBytes, BlockKind::internal, zero);
-    if (block != nullptr) break;
-    if (!arena.grow(seen, pages, kPageBytes)) return nullptr;
-  }
+  void* const block = take_internal(pages_for(sizeof(SampleTable)), zero);
+  if (block == nullptr) return nullptr;
   auto* const made = static_cast<SampleTable*>(block);
   if (!zero) os::purge(block, sizeof(SampleTable));
   made->mean_bytes = static_cast<std::uint64_t>(options.sample_kib) * kKiB;
   if (table_.compare_exchange_strong(table, made)) return made;
-  static_cast<void>(arena.give_pages(block, BlockKind::internal));
+  give_internal(block);
   return table;
 }
 

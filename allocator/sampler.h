@@ -5,19 +5,23 @@
 //          (a Poisson process over the bytes allocated: an object of s bytes is in the sample with
 //          probability 1 − exp(−s / mean)). A record keeps registers and the top of the stack, to
 //          be unwound by a reader outside; it goes when the object is freed.
-// How:     nothing on the hit paths. A lane knows how many bytes it hands out before its next
-//          sample. A magazine's slots are handed out in order, so whoever fills a stack takes it
-//          from that distance, or makes the stack no longer than the distance: the sampled malloc
-//          is a slow one. What then is not handed out after all need not be added again: the
-//          process has no memory, so what is left of a distance is as good as a new one. A freed
-//          slot passes a slow path before it is handed out again, and is looked up there. Three
-//          questions come before that, and nearly always one of them is answered with no: whether
-//          any sample of the class lives; one in that unit; one whose address has the same hash.
+// How:     nothing on the hit paths, and nothing for objects that are not in the sample. A lane
+//          knows how many bytes it hands out before its next sample. A magazine's slots are handed
+//          out in order, so whoever fills a stack takes it from that distance, or makes the stack
+//          no longer than the distance: the sampled malloc is a slow one. What then is not handed
+//          out after all need not be added again: the process has no memory, so what is left of a
+//          distance is as good as a new one.
 //
-//            table:  header │ counts by class, unit, hash │ index: address or 0 │ records, a page
-//            each
+//          A sampled object lies on pages of its own. The unit table knows no slab there, so its
+//          free, too, is a slow one, and no other free has to ask. The slot where it would have
+//          lain stays taken in its place, so that slabs look as they would without samples.
 //
-// Threads: any; in signal handlers too. No locks: an index word is claimed and cleared by single
+//            slab:   … │ object │ slot kept │ object │ …
+//                                     ▲
+//            table:  index: object's address → record page │ the object's pages
+//
+//          Large objects have a slow free anyway. They stay where they are.
+// Threads: any; in signal handlers too. No locks: an index cell is claimed and cleared by single
 //          atomic steps. What does not fit is counted as lost.
 #pragma once
 
@@ -31,30 +35,31 @@ namespace ashlar {
 struct SampleRecord {
   static constexpr Bytes kStackBytes = kPageBytes - 12 * sizeof(std::uint64_t);
 
+  void* place;                // the slot that is kept for the object; a large one itself
   std::uint64_t bytes;        // of the slot, or of the pages
   std::uint64_t requested;    // bytes asked for when it was handed out
   os::Registers registers;    // what a reader begins to unwind with
   std::uint64_t stack_bytes;  // of `stack`, which begins at rsp
-  std::uint64_t reserved;
   std::byte stack[kStackBytes];
 };
 static_assert(sizeof(SampleRecord) == kPageBytes);
 
 struct SampleTable {
-  static constexpr std::uint32_t kRecords = 16384;
-  static constexpr std::uint32_t kUnitCells = 4096;  // units so far apart share one
+  static constexpr std::uint32_t kCells = 32768;
   static constexpr std::uint32_t kFilterCells = 65536;
-  static constexpr std::uint64_t kClaimed = 1;  // in the index: being written
+  static constexpr std::uint64_t kClaimed = 1;  // an address: being written
+
+  struct Cell {
+    std::atomic<std::uint64_t> address;  // atomic: any → any; of the object, 0: none
+    SampleRecord* record;                // who claimed the cell → who finds the address
+  };
 
   std::uint64_t mean_bytes;          // const
   std::atomic<std::uint64_t> taken;  // atomic: any → reports; samples in all
   std::atomic<std::uint64_t> lost;   // atomic: any → reports; of these, not kept for want of room
-  // atomic: any → any; records in use, by size class. Large objects come last.
-  std::atomic<std::uint32_t> live[kClassCount + 1];
-  std::atomic<std::uint16_t> in_unit[kUnitCells];                      // atomic: any → any
-  alignas(kPageBytes) std::atomic<std::uint8_t> filter[kFilterCells];  // atomic: any → any
-  std::atomic<std::uint64_t> address[kRecords];                        // atomic: any → any
-  SampleRecord record[kRecords];  // who claimed the address → reports
+  // atomic: any → any; samples of which the address has that hash
+  alignas(kPageBytes) std::atomic<std::uint8_t> filter[kFilterCells];
+  Cell cell[kCells];
 };
 
 class Sampler {
@@ -79,21 +84,25 @@ class Sampler {
   }
   // Whether one object of that size is sampled.
   bool is_due(Bytes& distance, Bytes bytes) { return slots_before(distance, bytes, 1) == 0; }
-  // Keeps a record of the object that is being handed out. Returns p.
-  [[gnu::noinline]] void* note(void* p, Bytes bytes, Bytes requested);
-  // The object was copied from one place to the other, and so is its record.
-  void follow(const void* from, const void* to);
-  // They were freed: slots of that class, large objects (kClassCount), or slots of any class.
-  void forget(void* const* slots, std::uint32_t count, ClassIndex c);
-  void forget(void* const* slots, std::uint32_t count);
+  // The object that is about to be handed out in that slot is sampled. Returns where it lies: not
+  // in the slot, unless there is no room for a record.
+  [[gnu::noinline]] void* note_slot(void* slot, Bytes slot_bytes, Bytes requested);
+  // The same of a large object, which stays.
+  [[gnu::noinline]] void note_large(void* p, Bytes bytes, Bytes requested);
+  // The object at p is freed. Returns the slot that was kept for it, which is to be freed now;
+  // null: it is not sampled.
+  void* take_back(const void* p);
+  void forget_large(const void* p);
+  // Of the slot of a sampled object; 0: no such object lies at p.
+  Bytes slot_bytes_of(const void* p) const;
 
   // For the root.
   const std::atomic<SampleTable*>& table() const { return table_; }
 
  private:
   SampleTable* make_table();
-  static void forget_some(SampleTable& table, void* const* slots, std::uint32_t count);
-  static void forget_one(SampleTable& table, const void* p);
+  SampleTable::Cell* find(const void* p) const;
+  bool remove(SampleTable::Cell& cell, const void* p);
 
   std::atomic<SampleTable*> table_ = nullptr;  // atomic: who takes the first sample → all
   std::atomic<std::uint64_t> random_ = 0;      // atomic: any → any

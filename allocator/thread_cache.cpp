@@ -97,15 +97,13 @@ std::uint32_t slots_before_sample(Lane& lane, ClassIndex c, std::uint32_t slots)
   return before;
 }
 
-// After the stacks were exchanged, so that `give` is dry. What is in `take` was freed; what is
-// there behind the next sample is as good as freed just now. `now`: slots that are handed out at
-// once.
-void forget_and_shorten(Lane& lane, ClassIndex c, std::uint32_t now) {
+// After the stacks were exchanged, so that `give` is dry. What is in `take` behind the next sample
+// is as good as freed just now. `now`: slots that are handed out at once.
+void shorten(Lane& lane, ClassIndex c, std::uint32_t now) {
   if (!Sampler::is_on()) [[likely]]
     return;
   Magazine& m = lane.magazine[c.v];
   const auto slots = static_cast<std::uint32_t>(m.take - m.take_base);
-  sampler.forget(m.take_base, slots, c);
   const std::uint32_t keep = now + slots_before_sample(lane, c, slots - now);
   if (keep == slots) return;
   const std::uint32_t surplus = slots - keep;
@@ -116,15 +114,17 @@ void forget_and_shorten(Lane& lane, ClassIndex c, std::uint32_t now) {
 }
 
 void* noted(void* slot, ClassIndex c, Bytes requested, bool sampled) {
-  return sampled ? sampler.note(slot, size_class(c).slot_bytes, requested) : slot;
+  return sampled ? sampler.note_slot(slot, size_class(c).slot_bytes, requested) : slot;
 }
 
-// A slot that was freed just now is handed out by a slow path again.
-void* sampled_anew(Lane& lane, ClassIndex c, Bytes requested, void* slot) {
+// Whether one object of that size is sampled, which does not come from a magazine.
+bool is_due(Bytes bytes) {
   if (!Sampler::is_on()) [[likely]]
-    return slot;
-  sampler.forget(&slot, 1, c);
-  return noted(slot, c, requested, is_sample(lane, c));
+    return false;
+  Lane& lane = *this_lane();
+  Bytes of_nobody = 0;
+  if (&lane == &no_lane) of_nobody = sampler.draw();
+  return sampler.is_due(&lane == &no_lane ? of_nobody : lane.sample_distance, bytes);
 }
 
 // Doubles the stacks of a class, up to its bound.
@@ -236,7 +236,7 @@ void tick(Lane& lane) {
     if (m.give != m.give_end) return;
   }
   exchange_stacks(m);
-  forget_and_shorten(lane, c, 0);
+  shorten(lane, c, 0);
   if (m.give == m.give_end) [[unlikely]] {  // the next one is sampled: all went back to `give`
     m.give = m.give_base;
     flush_stack(lane, c, m.give_base, m.give_end);
@@ -247,8 +247,6 @@ void tick(Lane& lane) {
 void give_remote(void* p) {
   Lane* const lane = heap.lane_for_this_thread();
   if (lane == nullptr) {
-    if (Sampler::is_on()) [[unlikely]]
-      sampler.forget(&p, 1);
     return arena.give_remote(&p, 1);
   }
   Entered entered(*lane);
@@ -290,8 +288,6 @@ void init_magazines(Lane& lane) {
 }
 
 void give_slots(Lane& lane, ClassIndex c, void* const* slots, std::uint32_t count) {
-  if (Sampler::is_on()) [[unlikely]]
-    sampler.forget(slots, count, c);
   arena.give_slots(lane.slabs, c, slots, count);
 }
 
@@ -310,19 +306,16 @@ void flush_magazine(Lane& lane, ClassIndex c) {
 void flush_remote(Lane& lane) {
   const std::uint32_t count = lane.remote_count;
   lane.remote_count = 0;
-  if (Sampler::is_on()) [[unlikely]]
-    sampler.forget(lane.remote, count);
   arena.give_remote(lane.remote, count);
 }
 
-void* sampled_if_due(void* p, Bytes bytes, Bytes requested) {
-  if (!Sampler::is_on()) [[likely]]
-    return p;
-  Lane& lane = *this_lane();
-  Bytes of_nobody = 0;
-  if (&lane == &no_lane) of_nobody = sampler.draw();
-  Bytes& distance = &lane == &no_lane ? of_nobody : lane.sample_distance;
-  return sampler.is_due(distance, bytes) ? sampler.note(p, bytes, requested) : p;
+void* sampled_slot_if_due(void* slot, ClassIndex c, Bytes requested) {
+  return noted(slot, c, requested, is_due(size_class(c).slot_bytes));
+}
+
+void* sampled_large_if_due(void* p, Bytes bytes, Bytes requested) {
+  if (is_due(bytes)) sampler.note_large(p, bytes, requested);
+  return p;
 }
 
 void* take_slow(ClassIndex c, Bytes requested) {
@@ -330,7 +323,7 @@ void* take_slow(ClassIndex c, Bytes requested) {
   Lane* const lane = heap.lane_for_this_thread();
   if (lane == nullptr) {
     void* const slot = heap.take_shared(c);
-    return slot == nullptr ? nullptr : sampled_if_due(slot, size_class(c).slot_bytes, requested);
+    return slot == nullptr ? nullptr : sampled_slot_if_due(slot, c, requested);
   }
   Busy busy(*lane);
   Magazine& m = lane->magazine[c.v];
@@ -339,7 +332,7 @@ void* take_slow(ClassIndex c, Bytes requested) {
     if (m.give == m.give_base) return refill_slow(*lane, c, requested);
     const Stack top = m.give;
     m.give = top - 1;
-    return sampled_anew(*lane, c, requested, top[-1]);
+    return noted(top[-1], c, requested, is_sample(*lane, c));
   }
   const bool dry = m.take == m.take_base;
   if (dry && m.give != m.give_base) {
@@ -349,7 +342,7 @@ void* take_slow(ClassIndex c, Bytes requested) {
   }
   if (m.take == m.take_base) return refill_slow(*lane, c, requested);
   const bool sampled = dry && is_sample(*lane, c);
-  if (dry) forget_and_shorten(*lane, c, 1);
+  if (dry) shorten(*lane, c, 1);
   const Stack top = m.take;
   m.take = top - 1;
   return noted(top[-1], c, requested, sampled);
@@ -363,6 +356,9 @@ void give_slow(void* p, const char* caller) {
   }
   const UnitEntry entry = arena.entry_of(p);
   if (entry.is_free()) {
+    if (Sampler::is_on()) [[unlikely]] {
+      if (void* const slot = sampler.take_back(p)) return give_slot(slot, caller);
+    }
     if (!heap.give_large(p)) reject(p, caller);
     return;
   }

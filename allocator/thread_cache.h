@@ -255,8 +255,10 @@ inline Bytes slot_bytes_at(const void* p, UnitEntry entry) {
   return is_slot_start(offset, info.magic) ? info.slot_bytes : 0;
 }
 
-// An object that is handed out, but not by a magazine, is sampled if it is time. Returns p.
-void* sampled_if_due(void* p, Bytes bytes, Bytes requested);
+// An object that is handed out, but not by a magazine, is sampled if it is time. Returns where it
+// lies: a slot's object elsewhere, if it is.
+void* sampled_slot_if_due(void* slot, ClassIndex c, Bytes requested);
+void* sampled_large_if_due(void* p, Bytes bytes, Bytes requested);
 
 // A large block of exactly that many pages that this thread freed lately, or null.
 void* take_recent_large(PageCount pages);

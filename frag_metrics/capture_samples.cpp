@@ -16,6 +16,13 @@ struct alignas(Sampler) SamplerBytes {
   std::byte bytes[sizeof(Sampler)];
 };
 
+// A SampleTable::Cell as it is read.
+struct CellWords {
+  std::uint64_t address;
+  std::uint64_t record;
+};
+static_assert(sizeof(CellWords) == sizeof(SampleTable::Cell));
+
 // The slab that an address lies in, or null.
 const Slab* slab_at(const Snapshot& snapshot, std::uint64_t address) {
   if (address < snapshot.data_address) return nullptr;
@@ -75,24 +82,20 @@ Samples capture_samples(Target& target, std::uint64_t root_address, const Snapsh
   const auto table = reinterpret_cast<std::uintptr_t>(
       reinterpret_cast<const Sampler*>(sampler_bytes.bytes)->table().load());
   if (table == 0) return samples;  // none yet
-  std::vector<std::uint64_t> addresses(SampleTable::kRecords);
+  std::vector<CellWords> cells(SampleTable::kCells);
   if (!target.read_value(table + offsetof(SampleTable, taken), samples.taken) ||
       !target.read_value(table + offsetof(SampleTable, lost), samples.lost) ||
-      !target.read(table + offsetof(SampleTable, address),
-                   std::as_writable_bytes(std::span(addresses)))) {
+      !target.read(table + offsetof(SampleTable, cell), std::as_writable_bytes(std::span(cells)))) {
     throw Error("its samples cannot be read");
   }
-  for (std::size_t i = 0; i < addresses.size(); i++) {
-    if (addresses[i] <= SampleTable::kClaimed) continue;
+  for (const CellWords& cell : cells) {
+    if (cell.address <= SampleTable::kClaimed) continue;
     SampleRecord record;
     constexpr std::size_t kWithoutStack = offsetof(SampleRecord, registers);
     const std::span<std::byte> bytes = std::as_writable_bytes(std::span(&record, 1));
-    if (!target.read(table + offsetof(SampleTable, record) + i * sizeof record,
-                     bytes.first(stacks ? sizeof record : kWithoutStack))) {
-      continue;
-    }
+    if (!target.read(cell.record, bytes.first(stacks ? sizeof record : kWithoutStack))) continue;
     Sample sample;
-    sample.address = addresses[i];
+    sample.address = reinterpret_cast<std::uintptr_t>(record.place);
     sample.bytes = record.bytes;
     sample.requested = record.requested;
     if (sample.address < snapshot.data_address || !find_object(snapshot, sample)) continue;

@@ -66,8 +66,8 @@ consteval std::uint64_t layout_hash() {
   mix(offsetof(Magazine, give_base));
   mix(sizeof(Sampler));
   mix(sizeof(SampleTable));
-  mix(offsetof(SampleTable, address));
-  mix(offsetof(SampleTable, record));
+  mix(offsetof(SampleTable, cell));
+  mix(offsetof(SampleRecord, registers));
   for (const SizeClass& c : kSizeClasses) {
     mix(c.slot_bytes);
     mix(c.slab_bytes);
