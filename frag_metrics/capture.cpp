@@ -37,7 +37,7 @@ class Capture {
   }
 
  private:
-  [[noreturn]] static void fail(const std::string& why) { throw Error("its heap " + why); }
+  [[noreturn]] void fail(const std::string& why) const { target_.complain("its heap " + why); }
 
   void read_root(std::uint64_t address) {
     alignas(Root) std::byte bytes[sizeof(Root)];
@@ -191,9 +191,12 @@ Snapshot capture(Target& target, std::uint64_t root, const Limits& limits) {
 }
 
 std::uint64_t find_arena(Target& target) {
-  if (target.segment()) throw Error("it is an arena in shared memory, and no process");
+  if (target.segment()) target.complain("it is an arena in shared memory, and no process");
   const std::vector<std::uint64_t> roots = find_roots(target);
-  if (roots.empty()) throw Error("it does not run on Ashlar: no root found");
+  if (roots.empty()) {
+    target.complain(
+        "it does not run on Ashlar; start it by `ashlar run`, or with LD_PRELOAD=libashlar.so.0");
+  }
   for (const std::uint64_t address : roots) {
     RootBytes root;
     const bool has_arena = target.read(address, root.bytes) &&

@@ -277,8 +277,8 @@ void ChunkReader::read_residency() {
 void ChunkReader::spend(std::uint64_t bytes) {
   spent_ += bytes;
   if (spent_ <= most_bytes_) return;
-  throw Error("it is too large: a snapshot would take more than " +
-              std::to_string(most_bytes_ >> 20) + " MiB");
+  target_.complain("it is too large: a snapshot would take more than " +
+                   std::to_string(most_bytes_ >> 20) + " MiB");
 }
 
 void add_metadata(Target& target, std::uint64_t address, std::uint64_t bytes, Snapshot& snapshot) {

@@ -67,15 +67,15 @@ Samples capture_samples(Target& target, std::uint64_t root_address, const Snapsh
   RootBytes root_bytes;
   SamplerBytes sampler_bytes;
   Options settings;
-  if (!target.read(root_address, root_bytes.bytes)) throw Error("its root cannot be read");
+  if (!target.read(root_address, root_bytes.bytes)) target.complain("its root cannot be read");
   const auto& root = *reinterpret_cast<const Root*>(root_bytes.bytes);
   if (root.magic != Root::kMagic || root.layout != layout_hash() ||
       !target.read_value(reinterpret_cast<std::uintptr_t>(root.options), settings) ||
       !target.read(reinterpret_cast<std::uintptr_t>(root.sampler), sampler_bytes.bytes)) {
-    throw Error("its root cannot be read");
+    target.complain("its root cannot be read");
   }
   if (settings.sample_kib == 0) {
-    throw Error("it takes no samples: start it with ASHLAR_CONF=sample_kib:512");
+    target.complain("it takes no samples: start it with ASHLAR_CONF=sample_kib:512");
   }
   Samples samples;
   samples.mean_bytes = static_cast<std::uint64_t>(settings.sample_kib) * 1024;
@@ -86,7 +86,7 @@ Samples capture_samples(Target& target, std::uint64_t root_address, const Snapsh
   if (!target.read_value(table + offsetof(SampleTable, taken), samples.taken) ||
       !target.read_value(table + offsetof(SampleTable, lost), samples.lost) ||
       !target.read(table + offsetof(SampleTable, cell), std::as_writable_bytes(std::span(cells)))) {
-    throw Error("its samples cannot be read");
+    target.complain("its samples cannot be read");
   }
   for (const CellWords& cell : cells) {
     if (cell.address <= SampleTable::kClaimed) continue;

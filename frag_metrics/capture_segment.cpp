@@ -39,7 +39,7 @@ class SegmentCapture {
   }
 
  private:
-  [[noreturn]] static void fail(const std::string& why) { throw Error("the arena " + why); }
+  [[noreturn]] void fail(const std::string& why) const { target_.complain("the arena " + why); }
 
   template <class T>
   void read(std::uint64_t offset, std::span<BytesOf<T>> out, const char* what) {

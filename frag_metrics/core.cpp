@@ -45,7 +45,7 @@ class Core final : public Target {
     if (is_core) read_headers(elf);
     ::elf_end(elf);
     if (!is_core) throw Error(path + ": not a core file of an x86-64 process");
-    if (segments_.empty()) throw Error(path + ": no memory in this core file");
+    if (segments_.empty()) complain("it has no memory in it");
   }
 
   void residency(std::uint64_t address, std::span<Residency> out) override {
@@ -77,6 +77,9 @@ class Core final : public Target {
     return File(::open(mapping.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   }
 
+  std::string name() const override {
+    return path_ + (is_cut_short_ ? ", a core file that was cut short" : "");
+  }
   void describe(Snapshot& snapshot) const override {
     snapshot.source = "core";
     snapshot.program = program_;
@@ -109,6 +112,7 @@ class Core final : public Target {
       GElf_Phdr header{};
       if (::gelf_getphdr(elf, static_cast<int>(i), &header) == nullptr) return;
       // What a truncated file does not have is not there.
+      is_cut_short_ |= header.p_offset + header.p_filesz > file_bytes_;
       if (header.p_offset >= file_bytes_) continue;
       const std::uint64_t bytes = std::min(header.p_filesz, file_bytes_ - header.p_offset);
       if (bytes == 0 || header.p_vaddr + bytes < header.p_vaddr) continue;
@@ -194,6 +198,7 @@ class Core final : public Target {
   File file_;
   std::uint64_t file_bytes_ = 0;
   std::int64_t unix_time_ = 0;
+  bool is_cut_short_ = false;
   std::vector<Segment> segments_;  // ascending
   std::string program_;
   std::int64_t pid_ = 0;

@@ -319,7 +319,8 @@ Report report_from_json(const json& j) {
     read(j, report);
     return report;
   } catch (const json::exception& e) {
-    throw Error(std::string("not a report: ") + e.what());
+    const std::string what = e.what();  // "[json.exception.out_of_range.403] key 'x' not found"
+    throw Error("not a report: " + what.substr(what.find("] ") + 2));
   }
 }
 

@@ -76,6 +76,7 @@ class Segment final : public Target {
     return ::fcntl(file_.fd(), F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
   }
 
+  std::string name() const override { return name_; }
   void describe(Snapshot& snapshot) const override {
     snapshot.source = "shm";
     snapshot.program = name_;

@@ -97,6 +97,10 @@ class Target {
   // Whether somebody holds a lock on that byte of the file. True also when nobody can tell.
   virtual bool is_locked([[maybe_unused]] std::uint64_t offset) const { return true; }
 
+  // What people call it: the subject of a complaint.
+  virtual std::string name() const = 0;
+  // Throws an Error about it.
+  [[noreturn]] void complain(const std::string& why) const { throw Error(name() + ": " + why); }
   // Fills in where the snapshot comes from.
   virtual void describe(Snapshot& snapshot) const = 0;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // ashlar: what a process does with its memory, seen from outside. The command line.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <fmt/format.h>
 #include <sys/ioctl.h>
@@ -38,6 +39,14 @@ Milliseconds duration(const std::string& text) {
     throw Error(text + ": not a time from 10ms to 1440m");
   }
   return Milliseconds(static_cast<std::int64_t>(ms));
+}
+
+// CLI11 would only say that one is missing.
+void expect_verb(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
+  const auto verbs = app.get_subcommands([](const CLI::App*) { return true; });
+  const auto is_it = [&](const CLI::App* verb) { return verb->get_name() == argv[1]; };
+  if (std::ranges::none_of(verbs, is_it)) throw Error(fmt::format("\"{}\": no such verb", argv[1]));
 }
 
 int run(int argc, char** argv) {
@@ -165,7 +174,11 @@ int run(int argc, char** argv) {
   serve->add_option("PID", words, "Processes; without, all that have the library mapped");
   serve->callback([&] { code = run_serve(listen, words); });
 
+  app.failure_message([](const CLI::App*, const CLI::Error& e) {
+    return fmt::format("ashlar: {}\nRun with --help for more information.\n", e.what());
+  });
   try {
+    expect_verb(app, argc, argv);
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? kFine : kFailed;

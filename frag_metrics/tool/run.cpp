@@ -17,6 +17,8 @@ namespace ashlar::frag {
 
 namespace {
 
+constexpr int kNotFound = 127;  // as the shell says it
+
 // The library that was built or installed with this tool.
 std::filesystem::path find_library() {
   const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe").parent_path();
@@ -37,7 +39,7 @@ pid_t start(const std::vector<std::string>& command, const std::string& preload)
     ::setenv("LD_PRELOAD", preload.c_str(), 1);
     ::execvp(words[0], words.data());
     fmt::print(stderr, "ashlar: {}: {}\n", command[0], std::strerror(errno));
-    ::_exit(errno == ENOENT ? 127 : 126);
+    ::_exit(errno == ENOENT ? kNotFound : 126);
   }
   return child;
 }
@@ -124,6 +126,8 @@ int run_program(const std::vector<std::string>& command, const Recording& how) {
   Recorder recorder(child, how.every);
   const int status = recorder.record();
   if (recorder.moments().empty()) {
+    // Who could not be started has been told so.
+    if (WIFEXITED(status) && WEXITSTATUS(status) == kNotFound) return kNotFound;
     fmt::print(stderr,
                "ashlar: nothing was recorded: the program ended at once, or does not run on the "
                "library\n");

@@ -54,6 +54,9 @@ int run_serve(const std::string& listen, const std::vector<std::string>& targets
   }
   if (port < 0 || port > 65535) throw Error(listen + ": not ADDRESS:PORT");
   const std::string address = listen.substr(0, colon);
+  for (const std::string& name : targets) {
+    if (!is_pid(name)) throw Error(fmt::format("\"{}\": not the id of a process", name));
+  }
 
   httplib::Server server;
   server.Get("/metrics", [&](const httplib::Request&, httplib::Response& response) {

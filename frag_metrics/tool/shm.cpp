@@ -42,6 +42,9 @@ Arena try_to_open(const std::string& name, unsigned flags) {
 
 Arena open(const std::string& name, unsigned flags) {
   Arena arena = try_to_open(name, flags);
+  if (arena == nullptr && errno == ENOENT) {
+    throw no_such_arena(is_path(name) ? name : "shm:" + name);
+  }
   if (arena == nullptr) throw Error(name + ": " + reason(errno));
   return arena;
 }

@@ -32,13 +32,29 @@ std::string_view shared_name(std::string_view target) {
   return name;
 }
 
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
 }  // namespace
+
+bool is_pid(std::string_view name) { return pid_of(name) != 0; }
+
+Error no_such_arena(const std::string& name) {
+  return Error(name + ": there is no such arena; `ashlar shm ls` lists those that there are");
+}
 
 std::unique_ptr<Target> open_target(const std::string& name) {
   if (const std::int64_t pid = pid_of(name); pid != 0) return open_process(pid);
   if (name.starts_with(kShared)) {
     const std::string_view word = shared_name(name);
-    return open_segment(fmt::format("/dev/shm/{}", word), fmt::format("/{}", word));
+    const std::string path = fmt::format("/dev/shm/{}", word);
+    if (!exists(path)) throw no_such_arena(name);
+    return open_segment(path, fmt::format("/{}", word));
+  }
+  if (!exists(name)) {
+    throw Error(fmt::format("\"{}\": neither the id of a process nor a file", name));
   }
   return is_segment(name) ? open_segment(name, name) : open_core(name);
 }
@@ -50,7 +66,11 @@ Report load_report(const std::string& name) {
     if (file && file.peek() == '{') {
       const auto json = nlohmann::json::parse(file, nullptr, false);
       if (json.is_discarded()) throw Error(name + ": not JSON");
-      return report_from_json(json);
+      try {
+        return report_from_json(json);
+      } catch (const Error& e) {
+        throw Error(name + ": " + e.what());
+      }
     }
   }
   return make_report(capture(*open_target(name)));

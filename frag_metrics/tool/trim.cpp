@@ -39,7 +39,9 @@ int run_trim(const std::string& name, Milliseconds patience, const View& view) {
   const std::uint64_t root = find_arena(*target);
   // Nothing is written before the root has proved to be one.
   const Snapshot before = capture(*target, root);
-  if (before.source != "process") throw Error("only a living process can be asked to trim");
+  if (before.source != "process") {
+    target->complain("only a living process can be asked to trim");
+  }
   const bool answered = ask_to_trim(before.pid, root, static_cast<int>(patience.count()));
   const bool has_thread = has_maintenance_thread(before.pid);
   const std::uint64_t was = waterfall(before).resident;

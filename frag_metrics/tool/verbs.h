@@ -28,12 +28,15 @@ using Milliseconds = std::chrono::milliseconds;
 
 // --- targets (targets.cpp) ----------------------------------------------------------------------
 
+bool is_pid(std::string_view name);
 // "1234", "shm:NAME", or the path of a core file or of a shared arena.
 std::unique_ptr<Target> open_target(const std::string& name);
 // The same, or a report that was kept as JSON.
 Report load_report(const std::string& name);
 // Call sites of a target's samples; none when it takes none.
 std::vector<Site> sites_of(Target& target, const std::string& name, const Snapshot& snapshot);
+// What to throw where an arena is asked for that is not there.
+Error no_such_arena(const std::string& name);
 void write_file(const std::string& path, const std::string& text);
 // The processes of this machine that may be read and have the library mapped.
 std::vector<std::int64_t> processes_on_ashlar();

@@ -142,7 +142,7 @@ def names_come_and_go():
         assert f" {NAME}\n" in tool.run("shm", "ls", expect=0).stdout
         assert "1 process keeps it" in tool.run("shm", "rm", NAME, expect=0).stdout
         assert NAME not in tool.run("shm", "ls", expect=0).stdout
-        assert "No such file" in tool.run("shm", "rm", NAME, expect=2).stderr
+        assert "no such arena" in tool.run("shm", "rm", NAME, expect=2).stderr
     other = SHM / NAME
     other.write_text("somebody else's")
     try:
@@ -166,7 +166,7 @@ def errors_are_clear():
     for bytes_left in (8, 60, PAGE, size // 2, size - 1):
         shutil.copyfile(whole, cut)
         os.truncate(cut, bytes_left)
-        assert tool.run("report", cut, expect=2).stderr.startswith("ashlar: the arena ")
+        assert tool.run("report", cut, expect=2).stderr.startswith(f"ashlar: {cut}: the arena ")
         for verb in ("stat", "check", "recover", "rm"):
             assert "no arena" in tool.run("shm", verb, cut, expect=2).stderr
     changed = HERE / "changed"

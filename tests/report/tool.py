@@ -96,16 +96,27 @@ def errors_are_sentences():
     """what cannot be read is an error with a sentence, and exit code 2"""
     for target, words in (
         ("999999999", "there is none"),
-        ("/nowhere", "No such file"),
+        ("/nowhere", "neither the id of a process nor a file"),
+        ("-1", "neither"),
+        ("", "neither"),
         ("/etc/passwd", "not a core file"),
-        ("shm:x", "No such file"),
-        (str(os.getpid()), "does not run on Ashlar"),
+        ("/etc", "not a regular file"),
+        (str(os.getpid()), f"process {os.getpid()}: it does not run on Ashlar"),
     ):
-        done = tool.run("report", target, expect=2)
-        assert words in done.stderr and done.stderr.startswith("ashlar: "), done.stderr
-        assert done.stdout == ""
-    assert tool.run("report", expect=2).stderr
-    assert tool.run("nonsense", "1", expect=2).stderr
+        for verb in ("report", "doctor", "map", "top", "sites", "trim"):
+            done = tool.run(verb, "--", target, expect=2)
+            assert words in done.stderr and done.stderr.startswith("ashlar: "), done.stderr
+            assert done.stdout == ""
+    for verb in (["report"], ["map"], ["top"], ["sites"], ["trim"], ["export", "--json"], ["shm", "stat"], ["shm", "rm"]):
+        assert "shm:x: there is no such arena; `ashlar shm ls`" in tool.run(*verb, "shm:x", expect=2).stderr, verb
+    for words, complaint in (
+        (["report"], "TARGET is required"),
+        (["nonsense", "1"], '"nonsense": no such verb'),
+        (["report", "--nonsense", "1"], "--nonsense"),
+        (["serve", "nonsense"], '"nonsense": not the id'),
+    ):
+        said = tool.run(*words, expect=2).stderr
+        assert complaint in said and said.startswith("ashlar: "), said
     assert tool.run("--version", expect=0).stdout.startswith("ashlar ")
 
 

@@ -39,6 +39,7 @@ class Copied final : public Target {
   }
   bool knows_huge_pages() const override { return false; }
   File open(const Mapping&) const override { return File(); }
+  std::string name() const override { return "a copy"; }
   void describe(Snapshot&) const override {}
 
  protected:
