@@ -6,6 +6,8 @@
 
 #include "compact.h"
 #include "door.h"
+#include "maintenance.h"
+#include "notices.h"
 #include "pool_handles.h"
 
 using namespace ashlar;
@@ -103,6 +105,10 @@ ASHLAR_DOOR int ashlar_pool_compact(ashlar_pool* pool, uint64_t budget_us, size_
   return -1;
 }
 
+ASHLAR_DOOR int ashlar_quiescent(uint64_t budget_us, ashlar_moved* moved) {
+  return movable_pools.compact(budget_us, *moved);
+}
+
 // --- handles ------------------------------------------------------------------------------------
 
 namespace {
@@ -142,4 +148,13 @@ ASHLAR_DOOR int ashlar_pool_handle_unlock(ashlar_pool* pool, ashlar_handle handl
 ASHLAR_DOOR size_t ashlar_pool_handle_size(ashlar_pool* pool, ashlar_handle handle) {
   return or_stale(
       PoolHandles::of(pool, "ashlar_pool_handle_size").usable_bytes(Handle::of(handle)));
+}
+
+// --- notices ------------------------------------------------------------------------------------
+
+ASHLAR_DOOR int ashlar_set_notify(ashlar_notify* notify, void* context) {
+  notices.set(notify, context);
+  if (notify == nullptr || maintenance.watch_memory()) return 0;
+  errno = ENOTSUP;
+  return -1;
 }

@@ -7,6 +7,7 @@
 
 #include "compact.h"
 #include "maintenance.h"
+#include "notices.h"
 #include "options.h"
 #include "program_heap.h"
 #include "root.h"
@@ -311,6 +312,7 @@ void Heap::after_fork_in_child() {
   shared_lock_.reset();
   arena.after_fork_in_child();
   maintenance.after_fork_in_child();
+  notices.after_fork_in_child();
   compactor.after_fork_in_child();
   program_heaps.after_fork_in_child();
   if (shared_ != nullptr) {

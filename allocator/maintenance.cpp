@@ -10,6 +10,7 @@
 
 #include "bits.h"
 #include "heap.h"
+#include "notices.h"
 #include "options.h"
 #include "program_heap.h"
 #include "root.h"
@@ -36,6 +37,8 @@ constexpr std::uint32_t kPartPauseMs = 1;
 constexpr unsigned kQuietPasses = 2;
 constexpr std::uint32_t kLongSleepMs = 3'600'000;
 constexpr std::uint32_t kStopPatienceMs = 100;
+// Between two looks at the memory for who wants to be told.
+constexpr std::uint64_t kLookMs = 500;
 
 // Small, as with huge pages a large stack may be in memory as a whole. Thread-local variables of
 // the program lie in it too.
@@ -249,6 +252,9 @@ void Maintenance::start_thread() {
 void* Maintenance::thread_main(void*) {
   maintenance.at_work_.store(true);
   os::name_thread("ashlar");
+  // What the program's functions allocate here comes from the lane that threads share: this thread
+  // looks after lanes, and has none.
+  heap.end_this_thread();
   maintenance.run();
   maintenance.at_work_.store(false);
   maintenance.wake();  // who stops us
@@ -266,9 +272,41 @@ void Maintenance::run() {
     Watch still = Watch::still;
     const bool sleeps =
         quiet_passes >= kQuietPasses && watch_.compare_exchange_strong(still, Watch::asleep);
-    os::futex_wait(wakeups_, seen, sleeps ? kLongSleepMs : half_period_ms());
+    rest(seen, sleeps ? kLongSleepMs : half_period_ms());
     seen = wakeups_.load();
   }
+}
+
+// Until the time is over or somebody wakes us.
+void Maintenance::rest(std::uint32_t seen, std::uint32_t ms) {
+  const std::uint64_t end = os::now_ms() + ms;
+  for (std::uint64_t now = os::now_ms(); now < end && wakeups_.load() == seen; now = os::now_ms()) {
+    std::uint64_t part = end - now;
+    if (notices.are_wanted()) {
+      if (os::has_locked_itself_in()) return;
+      tell_of_shortage();
+      part = std::min(part, kLookMs);
+    }
+    os::futex_wait(wakeups_, seen, static_cast<std::uint32_t>(part));
+  }
+}
+
+// As long as it lasts, and once when it is over.
+void Maintenance::tell_of_shortage() {
+  const Shortage now = memory_limit.shortage();
+  const Shortage before = told_;
+  told_ = now;
+  if (now == Shortage::none && before == Shortage::none) return;
+  ashlar_notice notice = {};
+  notice.event = now == Shortage::none ? ASHLAR_MEMORY_ENOUGH : ASHLAR_MEMORY_SHORT;
+  notice.excess_bytes = memory_limit.excess();
+  notices.tell(notice);
+}
+
+bool Maintenance::watch_memory() {
+  start_thread();
+  wake();
+  return thread_runs();
 }
 
 void Maintenance::stir() {

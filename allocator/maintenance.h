@@ -8,6 +8,8 @@
 //          second thread allocates, a thread of ours does it for all; it freezes one lane after the
 //          other and does what the owner would (thread_cache: Frozen, tend_lane). When two passes
 //          in a row find nothing to do and no slow path was taken, it sleeps until one is.
+//          While the program wants notices (notices), it looks after the memory limit twice a
+//          second, asleep or not, and tells the program when memory is short.
 // Thread:  called "ashlar", takes no signals, is not there after fork (the child starts its own),
 //          ends at exit, when the process's first thread ends without it, and when the program
 //          locks itself in (seccomp). Slow paths do the work then.
@@ -42,6 +44,8 @@ class Maintenance {
   void start();
   // Starts the thread unless it runs or may not. The caller is in none of our critical sections.
   void start_thread();
+  // The same for who wants to be told of shortages. False: nobody can look after the memory.
+  [[nodiscard]] bool watch_memory();
   // At exit: the thread ends, or will not be in our way.
   void stop_thread();
   // The calling thread ends. If it is the process's first one, the last one to end ends the
@@ -61,6 +65,8 @@ class Maintenance {
   bool pass();
   bool tend_lanes(Arena::Purge which, Bytes& bytes);
   void pause();
+  void rest(std::uint32_t seen, std::uint32_t ms);
+  void tell_of_shortage();
   void tick_lane(Lane& lane, std::uint64_t now);
   Bytes allowance() const;
   bool is_sawtooth(std::uint64_t now, std::uint32_t dirty);
@@ -68,6 +74,7 @@ class Maintenance {
   void wake();
 
   Shortage shortage_ = Shortage::none;         // thread: as of the last pass
+  Shortage told_ = Shortage::none;             // thread: what the program was told last
   std::atomic<std::uint64_t> due_ms_ = 0;      // atomic: any → any; when pages may be due
   std::atomic<bool> purging_ = false;          // atomic: any → any; somebody purges free pages
   std::uint64_t excess_ms_ = 0;                // lock: purging_; when pages were last too many

@@ -90,18 +90,19 @@ bool MemoryLimit::look_in(std::string_view group, bool v2) {
   return true;
 }
 
-bool MemoryLimit::is_near() const {
-  if (bytes_ == 0) return false;
+Bytes MemoryLimit::excess() const {
+  if (bytes_ == 0) return 0;
+  const Bytes most = bytes_ - bytes_ / kPart;
   const Bytes used = number(Contents(usage_).text, 0);
-  if (used <= bytes_ - bytes_ / kPart) return false;
+  if (used <= most) return 0;
   // "inactive_file" also ends "total_inactive_file", v1's sum over groups below; it comes later
   // there, and is for a group without any the same.
   const Bytes idle_files = number(after(Contents(stat_).text, "inactive_file "), 0);
-  return idle_files < used && used - idle_files > bytes_ - bytes_ / kPart;
+  return used - most > idle_files ? used - most - idle_files : 0;
 }
 
 Shortage MemoryLimit::shortage() const {
-  if (is_near()) return Shortage::tight;
+  if (excess() != 0) return Shortage::tight;
   const Bytes pressing = number(after(Contents(pressure_).text, "some avg10="), 0);
   return pressing >= kPressing ? Shortage::some : Shortage::none;
 }

@@ -30,11 +30,12 @@ class MemoryLimit {
   // Does nothing the second time. `root` is put in front of /proc and /sys, for tests.
   void find(std::string_view root = "");
   Shortage shortage() const;
+  // How much too much is in use: then memory is tight.
+  Bytes excess() const;
   Bytes bytes() const { return bytes_; }  // 0: none
 
  private:
   bool look_in(std::string_view group, bool v2);
-  bool is_near() const;
 
   bool looked_ = false;
   Bytes bytes_ = 0;

@@ -7,9 +7,12 @@
 
 #include "check.h"
 #include "compact.h"
+#include "notices.h"
 #include "objects.h"
 
 namespace ashlar {
+
+constinit MovablePools movable_pools;
 
 namespace {
 
@@ -17,7 +20,7 @@ namespace {
 constinit thread_local const MovablePool* t_pass_of __attribute__((tls_model("initial-exec"))) =
     nullptr;
 
-constexpr std::size_t kMovesPerPass = 64;  // of compact()
+constexpr std::size_t kMovesAtOnce = 64;  // in compact()
 
 }  // namespace
 
@@ -77,12 +80,14 @@ MovablePool* MovablePool::create(ashlar_relocate* relocate, void* context, Names
   pool->relocate_ = relocate;
   pool->context_ = context;
   pool->names_ = names;
+  movable_pools.add(*pool);
   return pool;
 }
 
 void MovablePool::destroy() {
   if (magic_.exchange(0) != kMagic)
     refuse("ashlar_pool_destroy", this, " is not a pool, or not any more");
+  movable_pools.remove(*this);
   program_heaps.destroy(heap_->handle());
   give_slot(this, "ashlar_pool_destroy");
 }
@@ -140,13 +145,23 @@ void MovablePool::unpin(void* object, const char* caller) {
 
 std::size_t MovablePool::begin(std::uint64_t budget_us, Bytes budget_bytes, ashlar_move* moves,
                                std::size_t n, bool& busy) {
+  busy = !claim(budget_us);
+  return busy ? 0 : propose(budget_bytes, moves, n);
+}
+
+// False: another pass goes on.
+bool MovablePool::claim(std::uint64_t budget_us) {
   settle_orphans();
   std::uint32_t none = 0;
-  busy = !process_.compare_exchange_strong(none, os::process_number());
-  if (busy) return 0;
+  if (!process_.compare_exchange_strong(none, os::process_number())) return false;
   t_pass_of = this;
   const std::uint64_t now = os::now_us();
   deadline_us_ = budget_us < UINT64_MAX - now ? now + budget_us : UINT64_MAX;
+  notices.tell({ASHLAR_PASS_BEGINS, handle(), {}, 0});
+  return true;
+}
+
+std::size_t MovablePool::propose(Bytes budget_bytes, ashlar_move* moves, std::size_t n) {
   bytes_chosen_ = 0;
   std::size_t count = 0;
   heap_->with_slabs([&](Arena& home, LaneSlabs& slabs) {
@@ -213,6 +228,12 @@ void MovablePool::give_place(void* object) {
 }
 
 void MovablePool::end(const ashlar_move* moves, std::size_t n, ashlar_moved& moved) {
+  ashlar_moved done = {};
+  settle(moves, n, done);
+  release(done, moved);
+}
+
+void MovablePool::settle(const ashlar_move* moves, std::size_t n, ashlar_moved& moved) {
   const auto slab_bytes = [&] {
     Bytes bytes = 0;
     heap_->with_slabs([&](Arena&, LaneSlabs& slabs) { bytes = slabs.slab_bytes; });
@@ -249,29 +270,37 @@ void MovablePool::end(const ashlar_move* moves, std::size_t n, ashlar_moved& mov
   }
   const Bytes after = slab_bytes();
   if (before > after) moved.freed += before - after;
+}
+
+void MovablePool::release(const ashlar_moved& done, ashlar_moved& moved) {
+  moved.objects += done.objects;
+  moved.bytes += done.bytes;
+  moved.skipped += done.skipped;
+  moved.freed += done.freed;
   t_pass_of = nullptr;
   process_.store(0);
+  notices.tell({ASHLAR_PASS_ENDED, handle(), done, 0});
 }
 
 bool MovablePool::compact(std::uint64_t budget_us, Bytes budget_bytes, ashlar_moved& moved,
                           bool& busy) {
-  const std::uint64_t now = os::now_us();
-  const std::uint64_t deadline = budget_us < UINT64_MAX - now ? now + budget_us : UINT64_MAX;
-  for (;;) {
-    ashlar_move moves[kMovesPerPass];
-    const std::uint64_t begun = os::now_us();
-    if (begun >= deadline || budget_bytes == 0) return true;
-    const std::size_t count = begin(deadline - begun, budget_bytes, moves, kMovesPerPass, busy);
-    if (busy) return true;
-    const bool more = has_plan_;
+  busy = !claim(budget_us);
+  if (busy) return true;
+  ashlar_moved done = {};
+  bool more = true;
+  for (std::size_t count = 1; more && count != 0 && budget_bytes != 0 && !should_stop();) {
+    ashlar_move moves[kMovesAtOnce];
+    count = propose(budget_bytes, moves, kMovesAtOnce);
+    more = has_plan_;
     for (std::size_t i = 0; i < count && !should_stop(); i++) {
       ashlar_move& m = moves[i];
       m.verdict = relocate_(context_, m.from, m.to, m.bytes, m.tag);
     }
     budget_bytes -= bytes_chosen_;
-    end(moves, count, moved);
-    if (!more || count == 0) return more;
+    settle(moves, count, done);
   }
+  release(done, moved);
+  return more;
 }
 
 // After a fork in the middle of another thread's pass.
@@ -311,6 +340,53 @@ bool MovablePool::settle_orphan(Header& h) const {
     if (stays && names_ == nullptr) next += Header::kPin;
   } while (!h.state.compare_exchange_weak(state, next));
   return next != Header::kNone;
+}
+
+// --- all of them --------------------------------------------------------------------------------
+
+void MovablePools::add(MovablePool& pool) {
+  lock_.lock();
+  pool.next_ = first_;
+  first_ = &pool;
+  count_++;
+  lock_.unlock();
+}
+
+void MovablePools::remove(MovablePool& pool) {
+  lock_.lock();
+  MovablePool** link = &first_;
+  while (*link != &pool) link = &(*link)->next_;
+  *link = pool.next_;
+  if (turn_ == &pool) turn_ = pool.next_;
+  count_--;
+  lock_.unlock();
+}
+
+bool MovablePools::compact(std::uint64_t budget_us, ashlar_moved& moved) {
+  const std::uint64_t begin = os::now_us();
+  lock_.lock();
+  std::size_t left = count_;
+  lock_.unlock();
+  for (MovablePool* pool = on_turn(nullptr); pool != nullptr && left > 0; left--) {
+    const std::uint64_t taken = os::now_us() - begin;
+    if (taken >= budget_us) return true;
+    bool busy = false;
+    if (pool->has_relocate() && pool->compact(budget_us - taken, SIZE_MAX, moved, busy) && !busy) {
+      return true;
+    }
+    pool = on_turn(pool);
+  }
+  return false;
+}
+
+// Whose turn it is, once that of `done` is over. Null: there are no pools.
+MovablePool* MovablePools::on_turn(const MovablePool* done) {
+  lock_.lock();
+  if (turn_ == done && done != nullptr) turn_ = done->next_;
+  if (turn_ == nullptr) turn_ = first_;
+  MovablePool* const pool = turn_;
+  lock_.unlock();
+  return pool;
 }
 
 }  // namespace ashlar

@@ -13,6 +13,7 @@
 //          An object that is pinned does not leave. One that is given while it leaves or arrives is
 //          only marked; the end of the pass gives it. Which slabs are emptied says Ranking; the
 //          place where a pass ended is where the next one goes on.
+// Notices: who wants them is told of each pass, by its thread, before and after it.
 // Threads: any; one pass at a time. A state changes by single atomic steps; slots are taken,
 //          given and looked through under the heap's lock, which is never held while code of the
 //          program runs.
@@ -71,6 +72,10 @@ class MovablePool {
 
   static Header& header(const void* object);
   Header& checked_header(const void* object, const char* caller) const;
+  bool claim(std::uint64_t budget_us);
+  std::size_t propose(Bytes budget_bytes, ashlar_move* moves, std::size_t n);
+  void settle(const ashlar_move* moves, std::size_t n, ashlar_moved& moved);
+  void release(const ashlar_moved& done, ashlar_moved& moved);
   bool choose(Arena& home, LaneSlabs& slabs, Slab slab, Bytes budget_bytes, ashlar_move* moves,
               std::size_t n, std::size_t& count);
   bool leave(Arena& home, LaneSlabs& slabs, std::byte* slot, ClassIndex c, ashlar_move& move,
@@ -91,6 +96,31 @@ class MovablePool {
   Bytes bytes_chosen_ = 0;
   bool has_plan_ = false;
   std::uint32_t cursor_ = 0;  // the unit where the next pass goes on
+
+  friend class MovablePools;
+  MovablePool* next_ = nullptr;  // lock: MovablePools::lock_
 };
+
+// All pools, for who offers a quiet moment and does not know them. In a child of fork the list is
+// whole, whoever was changing it; the lock is taken over from who is not there (Lock).
+class MovablePools {
+ public:
+  constexpr MovablePools() = default;
+
+  void add(MovablePool& pool);
+  void remove(MovablePool& pool);
+  // Passes over those that have a function, one after the other. True: there may be more to do.
+  bool compact(std::uint64_t budget_us, ashlar_moved& moved);
+
+ private:
+  MovablePool* on_turn(const MovablePool* done);
+
+  Lock lock_;
+  MovablePool* first_ = nullptr;  // lock: lock_, like the next two
+  MovablePool* turn_ = nullptr;   // whose passes go on; null: the first's
+  std::size_t count_ = 0;
+};
+
+extern constinit MovablePools movable_pools;
 
 }  // namespace ashlar

@@ -5,12 +5,15 @@
 
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <thread>
 
 #include "../unit/quiet_heap.h"
 #include "heap.h"
+#include "notices.h"
 #include "property.h"
 
 namespace ashlar::test {
@@ -243,6 +246,123 @@ TEST_CASE("several threads use and compact one pool") {
   }
   CHECK(sound(arena.check_invariants()) == "");
   shared.pool->destroy();
+}
+
+TEST_CASE("who wants notices is told before and after each pass what it does") {
+  struct Told {
+    Table& table;
+    std::uint32_t begun = 0, ended = 0, wrong = 0;
+    ashlar_moved moved = {};
+
+    void note(const ashlar_notice& notice) {
+      wrong += notice.pool != table.pool->handle();
+      // What a program may do here.
+      const std::uint64_t tag = table.random.below(table.objects.size());
+      const bool is_there = table.objects[tag].p != nullptr;
+      if (is_there) {
+        table.drop(tag);
+      } else {
+        table.put(tag);
+      }
+      ashlar_moved none{};
+      bool busy = false;
+      if (notice.event == ASHLAR_PASS_BEGINS) {
+        wrong += begun++ != ended;
+        table.pool->compact(1000, SIZE_MAX, none, busy);
+        wrong += !busy;
+      } else {
+        wrong += notice.event != ASHLAR_PASS_ENDED || begun != ++ended;
+        moved.objects += notice.moved.objects;
+        moved.bytes += notice.moved.bytes;
+      }
+    }
+  };
+  for_seeds(3, [](Random& random) {
+    Table table(random.next());
+    table.forks = false;
+    Told told{table};
+    notices.set([](void* t, const ashlar_notice* n) { static_cast<Told*>(t)->note(*n); }, &told);
+    ashlar_moved moved{};
+    for (std::uint32_t pass = 1; pass <= steps(200); pass++) {
+      trace.step("pass %u", pass);
+      for (std::uint64_t t = 0; t < table.objects.size(); t++) {
+        Object& o = table.objects[t];
+        if (o.p == nullptr && random.chance(5)) table.put(t);
+        if (o.p != nullptr && random.chance(5)) table.drop(t);
+      }
+      bool busy = false;
+      if (random.chance(50)) {
+        table.pool->compact(random.up_to(500), SIZE_MAX, moved, busy);
+      } else {
+        ashlar_move moves[20];
+        const std::size_t n = table.pool->begin(UINT64_MAX, SIZE_MAX, moves, 20, busy);
+        table.pool->end(moves, n, moved);
+      }
+      REQUIRE(told.begun == pass);
+      REQUIRE(told.ended == pass);
+    }
+    notices.set(nullptr, nullptr);
+    REQUIRE(told.wrong == 0);
+    REQUIRE(table.broken == 0);
+    REQUIRE(told.moved.objects == moved.objects);
+    REQUIRE(told.moved.bytes == moved.bytes);
+    REQUIRE(moved.objects > 0);
+    for (std::uint64_t t = 0; t < table.objects.size(); t++) REQUIRE(table.is_right(t));
+  });
+}
+
+TEST_CASE("a quiet moment is for all pools, in turn") {
+  Random random(1);
+  constexpr std::size_t kTables = 5;
+  std::unique_ptr<Table> tables[kTables];
+  const auto thin_out = [&] {
+    for (auto& table : tables) {
+      for (std::uint64_t t = 0; t < table->objects.size(); t++) {
+        if (table->objects[t].p == nullptr) table->put(t);
+      }
+      for (std::uint64_t t = 0; t < table->objects.size(); t++) {
+        if (random.chance(80)) table->drop(t);
+      }
+    }
+  };
+  for (auto& table : tables) {
+    table = std::make_unique<Table>(random.next());
+    table->forks = false;
+  }
+  MovablePool* const by_hand = MovablePool::create(nullptr, nullptr);  // has no function
+  std::uint32_t told[kTables] = {};
+  const auto note = [&](const ashlar_notice& notice) {
+    if (notice.event != ASHLAR_PASS_BEGINS) return;
+    for (std::size_t i = 0; i < kTables; i++) {
+      told[i] += notice.pool == tables[i]->pool->handle();
+    }
+  };
+  notices.set([](void* n, const ashlar_notice* it) { (*static_cast<decltype(note)*>(n))(*it); },
+              const_cast<void*>(static_cast<const void*>(&note)));
+  thin_out();
+  ashlar_moved moved{};
+  CHECK(movable_pools.compact(0, moved));
+  CHECK(moved.objects == 0);
+  while (movable_pools.compact(1'000'000, moved)) continue;
+  CHECK(moved.objects > 100);
+  for (const std::uint32_t count : told) CHECK(count >= 1);
+
+  // However short the moments are, each comes to its turn.
+  thin_out();
+  std::memset(told, 0, sizeof told);
+  for (int i = 0; i < 100'000 && std::count(told, told + kTables, 0u) != 0; i++) {
+    movable_pools.compact(50, moved);
+  }
+  for (const std::uint32_t count : told) CHECK(count >= 1);
+  notices.set(nullptr, nullptr);
+  tables[2].reset();
+  movable_pools.compact(1'000'000, moved);
+  for (auto& table : tables) {
+    if (table == nullptr) continue;
+    for (std::uint64_t t = 0; t < table->objects.size(); t++) REQUIRE(table->is_right(t));
+    CHECK(table->broken == 0);
+  }
+  by_hand->destroy();
 }
 
 TEST_CASE("a child that another thread forked in the middle of a pass puts it right") {

@@ -3,54 +3,18 @@
 #include "memory_limit.h"
 
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 
+#include "control_group.h"
 #include "heap.h"
 #include "maintenance.h"
 #include "options.h"
-#include "temporary.h"
 
 namespace ashlar::test {
-
-namespace {
-
-namespace fs = std::filesystem;
-
-// A directory that stands for the root of all.
-class Root {
- public:
-  void write(const std::string& name, const std::string& text) {
-    fs::create_directories((directory_.path() / name).parent_path());
-    std::ofstream(directory_.path() / name) << text;
-  }
-  MemoryLimit find() const {
-    MemoryLimit limit;
-    limit.find(directory_.path().native());
-    return limit;
-  }
-  const std::string& path() const { return directory_.path().native(); }
-
- private:
-  TemporaryDirectory directory_;
-};
-
-const std::string kGroup = "sys/fs/cgroup/a/b/";
-const std::string kV1 = "sys/fs/cgroup/memory/";
-
-void write_v2(Root& root, const std::string& used, const std::string& idle_files = "0") {
-  root.write("proc/self/cgroup", "0::/a/b\n");
-  root.write(kGroup + "memory.max", "1000000\n");
-  root.write(kGroup + "memory.current", used + "\n");
-  root.write(kGroup + "memory.stat", "anon 5\ninactive_file " + idle_files + "\nslab 7\n");
-}
-
-}  // namespace
 
 TEST_SUITE_BEGIN("memory_limit");
 
 TEST_CASE("where nothing is said, or no limit is set, memory is never short") {
-  Root root;
+  ControlGroup root;
   CHECK(root.find().bytes() == 0);
   CHECK(root.find().shortage() == Shortage::none);
   root.write("proc/self/cgroup", "0::/\n");
@@ -64,28 +28,32 @@ TEST_CASE("where nothing is said, or no limit is set, memory is never short") {
 }
 
 TEST_CASE("memory is tight above nine tenths of the limit") {
-  Root root;
-  write_v2(root, "900000");
+  ControlGroup root;
+  root.write_v2("900000");
   const MemoryLimit limit = root.find();
   CHECK(limit.bytes() == 1'000'000);
   CHECK(limit.shortage() == Shortage::none);
-  write_v2(root, "900001");
+  root.write_v2("900001");
   CHECK(limit.shortage() == Shortage::tight);
-  write_v2(root, "100");
+  CHECK(limit.excess() == 1);
+  root.write_v2("950000", "20000");
+  CHECK(limit.excess() == 30'000);
+  root.write_v2("100");
   CHECK(limit.shortage() == Shortage::none);
+  CHECK(limit.excess() == 0);
 }
 
 TEST_CASE("cached files that nobody uses do not count") {
-  Root root;
-  write_v2(root, "990000", "500000");
+  ControlGroup root;
+  root.write_v2("990000", "500000");
   CHECK(root.find().shortage() == Shortage::none);
-  write_v2(root, "990000", "50000");
+  root.write_v2("990000", "50000");
   CHECK(root.find().shortage() == Shortage::tight);
 }
 
 TEST_CASE("the limit of a group above holds, too") {
-  Root root;
-  write_v2(root, "100");
+  ControlGroup root;
+  root.write_v2("100");
   root.write(kGroup + "memory.max", "max\n");
   root.write("sys/fs/cgroup/a/memory.max", "5000\n");
   root.write("sys/fs/cgroup/a/memory.current", "4900\n");
@@ -94,7 +62,7 @@ TEST_CASE("the limit of a group above holds, too") {
 }
 
 TEST_CASE("version 1 has other names, and in a container only the top of the tree") {
-  Root root;
+  ControlGroup root;
   root.write("proc/self/cgroup", "9:cpu:/\n4:memory:/docker/x\n0::/\n");
   root.write(kV1 + "memory.limit_in_bytes", "1000\n");
   root.write(kV1 + "memory.usage_in_bytes", "950\n");
@@ -103,8 +71,8 @@ TEST_CASE("version 1 has other names, and in a container only the top of the tre
 }
 
 TEST_CASE("pressure is read from the group, or from the machine") {
-  Root root;
-  write_v2(root, "100");
+  ControlGroup root;
+  root.write_v2("100");
   root.write("proc/pressure/memory", "some avg10=9.99 avg60=50.00 total=1\nfull avg10=50.00\n");
   CHECK(root.find().shortage() == Shortage::none);
   root.write("proc/pressure/memory", "some avg10=10.00 avg60=0.00 total=1\nfull avg10=0.00\n");
@@ -114,7 +82,7 @@ TEST_CASE("pressure is read from the group, or from the machine") {
 }
 
 TEST_CASE("without a limit, pressure is that of the own group, or of the machine") {
-  Root root;
+  ControlGroup root;
   root.write("proc/self/cgroup", "0::/a/b\n");
   root.write("proc/pressure/memory", "some avg10=12.00 avg60=0.00 total=1\n");
   CHECK(root.find().bytes() == 0);
@@ -125,8 +93,8 @@ TEST_CASE("without a limit, pressure is that of the own group, or of the machine
 }
 
 TEST_CASE("nonsense is no limit") {
-  Root root;
-  write_v2(root, "lots");
+  ControlGroup root;
+  root.write_v2("lots");
   CHECK(root.find().shortage() == Shortage::none);
   for (const char* text : {"", "\n", "-5\n", "none\n", "99999999999999999999999999999\n"}) {
     root.write(kGroup + "memory.max", text);
@@ -138,8 +106,8 @@ TEST_CASE("nonsense is no limit") {
 
 TEST_CASE("near the limit, what is free goes back at once, however long purge_ms is") {
   constexpr Bytes kBytes = 16 * kMiB;
-  Root root;
-  write_v2(root, "100");
+  ControlGroup root;
+  root.write_v2("100");
   memory_limit.find(root.path());
   options.purge_ms = 600'000;
   options.background = kBackgroundAlways;
@@ -151,7 +119,7 @@ TEST_CASE("near the limit, what is free goes back at once, however long purge_ms
   CHECK(heap.give_large(p));
   ::usleep(200'000);
   CHECK(bytes_of(PageCount{arena.buddy().dirty_pages()}) >= kBytes);
-  write_v2(root, "999999");
+  root.write_v2("999999");
   maintenance.stop_thread();
   maintenance.after_fork_in_child();  // as a process that has no such thread yet
   maintenance.start_thread();

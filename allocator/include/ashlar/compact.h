@@ -119,6 +119,13 @@ void ashlar_pool_end(ashlar_pool *pool, const ashlar_move *moves, size_t n, ashl
 int ashlar_pool_compact(ashlar_pool *pool, uint64_t budget_us, size_t budget_bytes,
                         ashlar_moved *moved);
 
+/* The offer of a quiet moment: until this returns, no other thread uses objects of pools, or waits
+ * for what this one holds. Passes over one pool after the other, of all that have a function or
+ * handles, for so many microseconds at most; the next call goes on where this one ended. A program
+ * calls it where it would otherwise sleep, and need not know who has pools. Adds to *moved. Returns
+ * 1: there may be more to do; 0: all was looked at. */
+int ashlar_quiescent(uint64_t budget_us, ashlar_moved *moved);
+
 /* --- Pools of objects with handles ---------------------------------------------------------------
  *
  * A handle stands for an object. The object has an address while it is locked; while nobody has it
@@ -146,6 +153,43 @@ void *ashlar_pool_handle_lock(ashlar_pool *pool, ashlar_handle handle);
 int ashlar_pool_handle_unlock(ashlar_pool *pool, ashlar_handle handle);
 /* Bytes of the object that can be used, at least as many as were asked for. 0 and ESTALE. */
 size_t ashlar_pool_handle_size(ashlar_pool *pool, ashlar_handle handle);
+
+/* --- Notices -------------------------------------------------------------------------------------
+ *
+ * One function of the program's is told what happens. It runs without locks of ours, and never
+ * inside malloc or free: it may allocate, free, compact, fork, and set another one. */
+typedef enum ashlar_event {
+  ASHLAR_PASS_BEGINS, /* over `pool`; nothing is chosen yet */
+  ASHLAR_PASS_ENDED,  /* it may go on with the next one; `moved`: what this one did */
+  ASHLAR_MEMORY_SHORT,
+  ASHLAR_MEMORY_ENOUGH
+} ashlar_event;
+
+typedef struct ashlar_notice {
+  ashlar_event event;
+  ashlar_pool *pool;
+  ashlar_moved moved;
+  size_t excess_bytes; /* of short memory: more than nine tenths of the limit; 0: see below */
+} ashlar_notice;
+
+typedef void ashlar_notify(void *context, const ashlar_notice *notice);
+
+/* From now on notify(context, notice) is told; null: nobody. Another one that was running goes on.
+ *
+ * Passes: by the thread that begins and ends them, once each: by hand, for each call of
+ * ashlar_pool_compact, and for each pool in ashlar_quiescent.
+ *
+ * Memory: by a thread of ours, called "ashlar", with all signals blocked and a stack of 128 KiB. It
+ * looks twice a second, also while the program sleeps, and tells at each look while the control
+ * group of the process uses more than nine tenths of its limit, or its threads (without a group,
+ * those of the machine) had to wait for memory in a tenth of the last ten seconds, as the kernel
+ * counts (PSI; then there may be no excess); and once when that is over. Until the function returns,
+ * that thread gives no memory back. If it forks, the child ends with the function; call _exit.
+ *
+ * Thread-safe; not async-signal-safe. The child of a fork keeps the function, and calls this again
+ * to be told of memory. 0; or -1 and ENOTSUP: there can be no thread of ours (background:never,
+ * purge_ms:-1, seccomp), and only passes are told of. */
+int ashlar_set_notify(ashlar_notify *notify, void *context);
 
 #ifdef __cplusplus
 }
