@@ -194,6 +194,7 @@ std::uint64_t find_arena(Target& target) {
   if (target.segment()) target.complain("it is an arena in shared memory, and no process");
   const std::vector<std::uint64_t> roots = find_roots(target);
   if (roots.empty()) {
+    if (target.has_ended()) target.complain("it has ended");
     target.complain(
         "it does not run on Ashlar; start it by `ashlar run`, or with LD_PRELOAD=libashlar.so.0");
   }

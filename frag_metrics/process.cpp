@@ -94,6 +94,7 @@ class Process final : public Target {
     return File(::openat(directory_.fd(), path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   }
 
+  bool has_ended() const override { return text_of("maps").empty(); }
   std::string name() const override { return "process " + std::to_string(pid_); }
   void describe(Snapshot& snapshot) const override {
     snapshot.source = "process";

@@ -97,6 +97,8 @@ class Target {
   // Whether somebody holds a lock on that byte of the file. True also when nobody can tell.
   virtual bool is_locked([[maybe_unused]] std::uint64_t offset) const { return true; }
 
+  // Whether it is a process that is no more, or a zombie.
+  virtual bool has_ended() const { return false; }
   // What people call it: the subject of a complaint.
   virtual std::string name() const = 0;
   // Throws an Error about it.

@@ -11,8 +11,6 @@
 
 namespace ashlar::frag {
 
-namespace {
-
 View view_of_terminal() {
   View view;
   view.terminal = ::isatty(STDOUT_FILENO) != 0;
@@ -25,6 +23,8 @@ View view_of_terminal() {
   view.color = view.terminal && (no_color == nullptr || *no_color == '\0');
   return view;
 }
+
+namespace {
 
 // "500ms", "1s", "2m", or a number of seconds.
 Milliseconds duration(const std::string& text) {
@@ -93,7 +93,7 @@ int run(int argc, char** argv) {
   json(top);
   top->add_option("--every", every, "Time between frames")->capture_default_str();
   top->add_option("--count", frames, "End after so many frames")->check(CLI::Range(1, 1'000'000));
-  top->callback([&] { code = run_top(target, duration(every), frames, view); });
+  top->callback([&] { code = run_top(target, duration(every), frames, view.json); });
 
   CLI::App* const diff = verb("diff", "What changed between two reports");
   diff->add_option("BEFORE", target, "Process id, core file, or JSON of a report")->required();

@@ -11,8 +11,40 @@ namespace ashlar::frag {
 
 namespace {
 
-constexpr int kBarCells = 24;
 constexpr std::size_t kMostClasses = 10;
+
+// How wide lines may be: what goes to a file is not cut.
+int width_of(const View& view) { return view.terminal ? view.columns : 100; }
+
+// The columns that a text takes; escape sequences take none, and any other character one.
+std::size_t columns_of(std::string_view text) {
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < text.size(); i++) {
+    if (text[i] == '\x1b') {
+      while (i + 1 < text.size() && text[i] != 'm') i++;
+    } else if ((text[i] & 0xc0) != 0x80) {
+      n++;
+    }
+  }
+  return n;
+}
+
+// As many to a line as fit.
+std::string flowed(const std::vector<std::string>& items, int columns) {
+  constexpr std::string_view kIndent = "  ";
+  constexpr std::string_view kBetween = "   ";
+  std::string out;
+  std::string line;
+  for (const std::string& item : items) {
+    const std::size_t needed = columns_of(line) + kBetween.size() + columns_of(item);
+    if (!line.empty() && needed > static_cast<std::size_t>(columns)) {
+      out += line + '\n';
+      line.clear();
+    }
+    line.append(line.empty() ? kIndent : kBetween).append(item);
+  }
+  return out + line + '\n';
+}
 
 std::string wrapped(const std::string& text, int indent, int columns) {
   std::string out;
@@ -36,31 +68,27 @@ std::string wrapped(const std::string& text, int indent, int columns) {
   return out + line + '\n';
 }
 
-void put_rung(std::string& out, const Style& style, const char* name, std::uint64_t bytes,
-              std::uint64_t of, const char* what, bool total = false) {
-  out += fmt::format("  {}{:<11}{}{:>10}{:>7}  {:<{}}  {}{}{}\n", total ? style.bold : "", name,
-                     style.off, size_text(bytes), percent_text(bytes, of),
-                     bar(ratio(bytes, of), kBarCells), kBarCells, style.dim, what, style.off);
-}
-
-// The allocator does not keep it: by samples, or what is certain.
-void put_requested(std::string& out, const Report& r, const Style& style) {
-  if (!r.requested) return;
-  if (r.requested->estimate) {
-    const std::string what =
-        fmt::format("by samples, ±{}", size_text(2 * r.requested->deviation.value_or(0)));
-    return put_rung(out, style, "requested", *r.requested->estimate, r.heap.mapped, what.c_str());
-  }
-  put_rung(out, style, "requested ≥", r.requested->least, r.heap.mapped, "before rounding up");
-}
-
-void put_waterfall(std::string& out, const Report& r, const Style& style) {
+void put_waterfall(std::string& out, const Report& r, const View& view) {
+  constexpr int kNumbers = 32;  // columns of name, bytes and percent
+  constexpr int kWords = 28;
+  const Style style(view);
   const Waterfall& w = r.heap;
-  const auto rung = [&](const char* name, std::uint64_t bytes, const char* what,
+  const int cells = std::clamp(width_of(view) - kNumbers - kWords, 8, 24);
+  const bool has_words = width_of(view) >= kNumbers + kWords + cells;
+  const auto rung = [&](const char* name, std::uint64_t bytes, std::string_view what,
                         bool total = false) {
-    put_rung(out, style, name, bytes, w.mapped, what, total);
+    out += fmt::format("  {}{:<11}{}{:>10}{:>7}  ", total ? style.bold : "", name, style.off,
+                       size_text(bytes), percent_text(bytes, w.mapped));
+    const std::string part = bar(ratio(bytes, w.mapped), cells);
+    out += has_words ? fmt::format("{:<{}}  {}{}{}\n", part, cells, style.dim, what, style.off)
+                     : part + '\n';
   };
-  put_requested(out, r, style);
+  if (r.requested && r.requested->estimate) {
+    const auto deviations = size_text(2 * r.requested->deviation.value_or(0));
+    rung("requested", *r.requested->estimate, fmt::format("by samples, ±{}", deviations));
+  } else if (r.requested) {
+    rung("requested ≥", r.requested->least, "before rounding up");
+  }
   rung("allocated", w.allocated, "held by the program");
   rung("magazines", w.magazines, "kept at hand by threads");
   rung("pending", w.pending, "freed by other threads");
@@ -69,53 +97,61 @@ void put_waterfall(std::string& out, const Report& r, const Style& style) {
   rung("untouched", w.untouched, "of these, not in memory");
   rung("dirty", w.dirty, "free pages in memory");
   rung("metadata", w.metadata, "the allocator's own data");
-  rung("resident", w.resident, "active-untouched+dirty+metadata", true);
+  rung("resident", w.resident, "all that is in memory", true);
   rung("mapped", w.mapped, "active and free pages", true);
   if (w.swapped != 0) rung("swapped", w.swapped, "out of memory, in swap");
 }
 
-void put_ratios(std::string& out, const Report& r) {
+// What is one number, or two.
+std::vector<std::string> ratios(const Report& r) {
   const Waterfall& w = r.heap;
-  out += fmt::format("\n  resident / allocated {:.2f}   active / allocated {:.2f}",
-                     ratio(w.resident, w.allocated), ratio(w.active, w.allocated));
+  std::vector<std::string> items;
+  items.push_back(fmt::format("resident / allocated {:.2f}", ratio(w.resident, w.allocated)));
+  items.push_back(fmt::format("active / allocated {:.2f}", ratio(w.active, w.allocated)));
   if (r.process) {
-    out += fmt::format("   process: RSS {}, PSS {}", size_text(r.process->rss),
-                       size_text(r.process->pss));
+    items.push_back(fmt::format("process: RSS {}, PSS {}", size_text(r.process->rss),
+                                size_text(r.process->pss)));
   }
-  out += fmt::format(
-      "\n  large objects {} with {}   lanes {}, {} in use   empty pages in slabs {}\n",
-      r.large_blocks, size_text(r.large_bytes), r.lanes, r.lanes_leased, size_text(r.empty.empty));
+  items.push_back(
+      fmt::format("large objects {} with {}", r.large_blocks, size_text(r.large_bytes)));
+  items.push_back(fmt::format("lanes {}, {} in use", r.lanes, r.lanes_leased));
+  items.push_back(fmt::format("empty pages in slabs {}", size_text(r.empty.empty)));
   if (r.mosaics.mosaics != 0) {
-    out += fmt::format("  mosaics {} with {} objects, {} free in them\n", r.mosaics.mosaics,
-                       r.mosaics.objects, size_text(r.mosaics.free));
+    items.push_back(fmt::format("mosaics {} with {} objects, {} free in them", r.mosaics.mosaics,
+                                r.mosaics.objects, size_text(r.mosaics.free)));
   }
-  out += fmt::format("  free runs: longest {}   unusable for 64 KiB {:.2f}, for 2 MiB {:.2f}",
-                     size_text(r.free_runs.longest * kPageBytes), r.unusable.at(1).index,
-                     r.unusable.at(2).index);
-  if (r.huge)
-    out += fmt::format("   huge pages {}", percent_text(r.huge->covered, r.huge->resident));
-  out += '\n';
+  items.push_back(
+      fmt::format("free runs: longest {}", size_text(r.free_runs.longest * kPageBytes)));
+  items.push_back(fmt::format("unusable for 64 KiB {:.2f}, for 2 MiB {:.2f}",
+                              r.unusable.at(1).index, r.unusable.at(2).index));
+  if (r.huge) {
+    items.push_back(fmt::format("huge pages {}", percent_text(r.huge->covered, r.huge->resident)));
+  }
+  return items;
 }
 
 void put_holders(std::string& out, const Report& r, const Style& style) {
   if (!r.holders || r.holders->empty()) return;
-  out +=
-      fmt::format("\n{}   process  name             lanes        holds{}\n", style.dim, style.off);
+  out += fmt::format("{}   process  name             lanes        holds{}\n", style.dim, style.off);
   for (const Holder& h : *r.holders) {
     out += fmt::format("{:>10}  {:<15}{:>7}{:>13}{}{}\n", h.pid, h.name, h.lanes, size_text(h.held),
                        h.scoped ? "  scoped" : "", h.alive ? "" : "  dead, not recovered");
   }
+  out += '\n';
 }
 
-void put_classes(std::string& out, const Report& r, const Style& style, std::size_t most_classes) {
+void put_classes(std::string& out, const Report& r, const View& view, std::size_t most_classes) {
+  constexpr int kNumbers = 75;  // columns without the bar
+  constexpr int kLeastCells = 8, kMostCells = 16;
+  const Style style(view);
+  const int cells = std::min(width_of(view) - kNumbers - 2, kMostCells);
   std::vector<ClassMetrics> sorted = r.classes;
   std::ranges::stable_sort(sorted, std::ranges::greater(), &ClassMetrics::free);
   if (sorted.empty()) return;
   const std::uint64_t most = std::max<std::uint64_t>(sorted[0].free, 1);
   out += fmt::format(
-      "\n{}      slot   slabs    objects    used   allocated        free  slabs by occupancy, 0 to "
-      "100 %{}\n",
-      style.dim, style.off);
+      "{}      slot   slabs    objects    used   allocated        free  {}{}\n", style.dim,
+      cells == kMostCells ? "slabs by occupancy, 0 to 100 %" : "0 to 100 %", style.off);
   for (std::size_t i = 0; i < std::min(sorted.size(), most_classes); i++) {
     const ClassMetrics& c = sorted[i];
     if (c.free * 100 < most) break;
@@ -125,10 +161,11 @@ void put_classes(std::string& out, const Report& r, const Style& style, std::siz
       static constexpr const char* kHeights[] = {"·", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
       deciles += kHeights[n == 0 ? 0 : std::max<std::uint64_t>(n * 8 / highest, 1)];
     }
-    out += fmt::format("{:>8} B{:>8}{:>11}{:>8}{:>12}{:>12}  {}  {}\n", c.slot_bytes, c.slabs,
-                       c.live, percent_text(c.live, c.slots),
-                       size_text((c.live + c.in_mosaics) * c.slot_bytes), size_text(c.free),
-                       deciles, bar(ratio(c.free, most), 16));
+    out +=
+        fmt::format("{:>8} B{:>8}{:>11}{:>8}{:>12}{:>12}  {}", c.slot_bytes, c.slabs, c.live,
+                    percent_text(c.live, c.slots),
+                    size_text((c.live + c.in_mosaics) * c.slot_bytes), size_text(c.free), deciles);
+    out += cells < kLeastCells ? "\n" : fmt::format("  {}\n", bar(ratio(c.free, most), cells));
   }
   if (sorted.size() > most_classes) {
     out += fmt::format("{}    and {} more classes{}\n", style.dim, sorted.size() - most_classes,
@@ -155,21 +192,49 @@ std::string bar(double part, int cells) {
   return out + kEighths[eighths % 8];
 }
 
-std::string numbers_text(const Report& r, const View& view, std::size_t most_classes) {
+std::string cut(const std::string& line, int columns) {
+  std::size_t room = static_cast<std::size_t>(columns);
+  if (columns_of(line) <= room) return line;
+  std::string out;
+  for (std::size_t i = 0; i < line.size(); i++) {
+    const bool is_sequence = line[i] == '\x1b';
+    const std::size_t begin = i;
+    while (is_sequence && line[i] != 'm') i++;
+    while (!is_sequence && i + 1 < line.size() && (line[i + 1] & 0xc0) == 0x80) i++;
+    if (!is_sequence && room == 0) continue;
+    out += line.substr(begin, i + 1 - begin);
+    room -= is_sequence ? 0 : 1;
+  }
+  return out;
+}
+
+std::string title_text(const Report& r, const View& view) {
   const Style style(view);
-  std::string out = fmt::format(
-      "{}{}{} ({}), Ashlar {}\n\n", style.bold, r.program, style.off,
+  return fmt::format(
+      "{}{}{} ({}), Ashlar {}\n", style.bold, r.program, style.off,
       r.holders ? "an arena in shared memory" : fmt::format("{} {}", r.source, r.pid), r.release);
-  put_waterfall(out, r, style);
-  put_ratios(out, r);
-  put_holders(out, r, style);
-  put_classes(out, r, style, most_classes);
+}
+
+std::string screen_text(const Report& r, const View& view, const std::string& history) {
+  std::string out = title_text(r, view) + history;
+  // Lines between the parts only where there is room for all.
+  const char* const gap = view.lines >= 40 ? "\n" : "";
+  out += gap;
+  put_waterfall(out, r, view);
+  out.append(gap).append(flowed(ratios(r), width_of(view))).append(gap);
+  const auto room = view.lines - std::ranges::count(out, '\n') - 2;  // but a header and a footer
+  if (room > 0) put_classes(out, r, view, static_cast<std::size_t>(room));
   return out;
 }
 
 std::string report_text(const Report& r, const View& view) {
   const Style style(view);
-  std::string out = numbers_text(r, view, kMostClasses) + '\n' + findings_text(r, view);
+  std::string out = title_text(r, view) + '\n';
+  put_waterfall(out, r, view);
+  out += '\n' + flowed(ratios(r), width_of(view)) + '\n';
+  put_holders(out, r, style);
+  put_classes(out, r, view, kMostClasses);
+  out += '\n' + findings_text(r, view);
   if (r.slabs_reread != 0 || r.dropped != 0) {
     out += fmt::format(
         "{}{} slabs changed while being read and were read again; {} records made no sense.{}\n",

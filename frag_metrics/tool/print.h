@@ -10,8 +10,11 @@ namespace ashlar::frag {
 
 // One screen: the waterfall, the classes with the largest gaps, the verdict.
 std::string report_text(const Report& report, const View& view);
-// The same without the verdict, and with no more than so many classes.
-std::string numbers_text(const Report& report, const View& view, std::size_t most_classes);
+// The same for a terminal of that size: no verdict, and as many classes as there is room for below
+// the lines of `history`.
+std::string screen_text(const Report& report, const View& view, const std::string& history);
+// What fits of a line.
+std::string cut(const std::string& line, int columns);
 // The findings, or a sentence that there are none.
 std::string findings_text(const Report& report, const View& view);
 // Every page, as many to a character as it takes to fit.

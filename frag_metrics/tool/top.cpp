@@ -24,6 +24,7 @@ class Screen {
   Screen() {
     ::signal(SIGINT, [](int) { interrupted = 1; });
     ::signal(SIGTERM, [](int) { interrupted = 1; });
+    ::signal(SIGWINCH, [](int) {});  // ends a wait: the next frame has the new size
     reads_keys_ = ::tcgetattr(STDIN_FILENO, &before_) == 0;
     if (reads_keys_) {
       termios raw = before_;
@@ -39,11 +40,12 @@ class Screen {
   }
 
   // Lines replace those that were there, so that nothing flickers.
-  void show(const std::string& text, int lines) {
+  void show(const std::string& text, const View& view) {
     std::string out = "\x1b[H";
+    int lines = view.lines;
     for (std::size_t at = 0; at < text.size() && lines > 0; lines--) {
       const std::size_t end = std::min(text.find('\n', at), text.size());
-      out += text.substr(at, end - at) + "\x1b[K";
+      out += cut(text.substr(at, end - at), view.columns) + "\x1b[K";
       if (lines > 1) out += "\r\n";
       at = end + 1;
     }
@@ -85,7 +87,7 @@ class Histories {
     push(resident_, heap.resident, view);
     push(allocated_, heap.allocated, view);
     const std::uint64_t most = *std::ranges::max_element(resident_);
-    return fmt::format("  resident  {} {}\n  allocated {} {}\n\n", history(resident_, most),
+    return fmt::format("  resident  {} {}\n  allocated {} {}\n", history(resident_, most),
                        size_text(heap.resident), history(allocated_, most),
                        size_text(heap.allocated));
   }
@@ -102,29 +104,25 @@ class Histories {
 
 }  // namespace
 
-int run_top(const std::string& name, Milliseconds every, int frames, const View& view) {
+int run_top(const std::string& name, Milliseconds every, int frames, bool json) {
   const std::unique_ptr<Target> target = open_target(name);
-  std::optional<Screen> screen;
-  if (view.terminal && !view.json) screen.emplace();
   Histories histories;
+  std::optional<Screen> screen;
   for (int frame = 1;; frame++) {
     const Report report = make_report(capture(*target));
-    if (view.json) {
+    const View view = view_of_terminal();
+    if (json) {
       fmt::print("{}\n", json_text(to_json(report)));
-      std::fflush(stdout);
     } else {
-      constexpr int kOtherLines = 24;
-      const std::string text =
-          histories.add(report.heap, view) +
-          numbers_text(report, view,
-                       static_cast<std::size_t>(std::max(view.lines - kOtherLines, 3)));
-      if (screen) {
-        screen->show(text, view.lines);
+      const std::string text = screen_text(report, view, histories.add(report.heap, view));
+      if (view.terminal) {
+        if (!screen) screen.emplace();
+        screen->show(text, view);
       } else {
         fmt::print("{}\n", text);
-        std::fflush(stdout);
       }
     }
+    std::fflush(stdout);
     if (frame == frames) return kFine;
     if (screen) {
       if (screen->wait(every)) return kFine;

@@ -24,6 +24,9 @@ struct View {
   int lines = 24;
 };
 
+// What standard output is now, and how large.
+View view_of_terminal();
+
 using Milliseconds = std::chrono::milliseconds;
 
 // --- targets (targets.cpp) ----------------------------------------------------------------------
@@ -47,7 +50,7 @@ int run_report(const std::string& target, const std::string& html, const View& v
 int run_doctor(const std::string& target, const View& view);
 int run_map(const std::string& target, const View& view);
 // `frames`: after so many it ends; 0: never, but by 'q' or a signal.
-int run_top(const std::string& target, Milliseconds every, int frames, const View& view);
+int run_top(const std::string& target, Milliseconds every, int frames, bool json);
 int run_diff(const std::string& before, const std::string& after, const View& view);
 
 enum class Format { json, prometheus, csv };

@@ -86,10 +86,13 @@ def colors_in_a_terminal_only():
 
 
 def report_fits():
-    """the numbers fit into 80 columns but for the bars, the findings into the terminal"""
+    """the report fits into a terminal of 80 columns, the findings into narrower ones"""
     with known() as one:
-        _, text = in_terminal("doctor", one.pid, columns=70)
-    assert max(len(line) for line in plain(text).splitlines() if line.startswith("  ")) <= 70
+        for verb, columns in (("doctor", 70), ("report", 80), ("report", 120)):
+            _, text = in_terminal(verb, one.pid, columns=columns)
+            lines = plain(text).splitlines()
+            indented = [line for line in lines if line.startswith("  ")]
+            assert indented and max(map(len, indented)) <= columns, (verb, columns)
 
 
 def map_fits():
@@ -109,6 +112,11 @@ def map_fits():
     assert len(cells["cells"]) * cells["pages_per_cell"] * 4096 == mapped
 
 
+def frames_of(text):
+    """The lines of each frame that top has drawn."""
+    return [plain(frame).replace("\r", "").split("\n") for frame in text.split("\x1b[H")[1:]]
+
+
 def top_lives():
     """top redraws in the terminal's other screen, leaves it at q, and counts frames in a pipe"""
     with known() as one:
@@ -119,6 +127,62 @@ def top_lives():
         lines = tool.run("top", one.pid, "--json", "--count", 3, "--every", "20ms").stdout
         assert [json.loads(line)["pid"] for line in lines.splitlines()] == [one.pid] * 3
         assert tool.run("top", one.pid, "--count", 2, "--every", "20ms").stdout.count("mapped") == 2
+
+
+def top_fits():
+    """a frame of top fits into the terminal, whatever its size, and begins with who it is about"""
+    with known() as one:
+        for columns, lines in ((80, 24), (200, 50), (60, 15), (20, 5)):
+            for env in ({}, {"NO_COLOR": "1"}):
+                code, text = in_terminal("top", one.pid, "--count", 2, "--every", "20ms",
+                                         columns=columns, lines=lines, env=env)
+                assert code == 0 and ("\x1b[1m" in text) == (not env)
+                frames = frames_of(text)
+                assert len(frames) == 2, (columns, lines, text)
+                for frame in frames:
+                    assert len(frame) <= lines and max(map(len, frame)) <= columns, (columns, lines, frame)
+                    assert frame[0].startswith("known (process")
+                if lines >= 24:
+                    assert any(re.match(r" +\d+ B ", line) for line in frames[0]), frames[0]
+
+
+def top_follows_the_terminal():
+    """a terminal that changes its size gets a frame of the new size at once"""
+    with known() as one:
+        pid, fd = pty.fork()
+        if pid == 0:
+            os.execv(TOOL, [TOOL, "top", str(one.pid), "--every", "60s"])
+        written = b""
+
+        def read_frame(wanted):
+            nonlocal written
+            deadline = time.monotonic() + 20
+            while written.count(b"\x1b[H") < wanted and time.monotonic() < deadline:
+                if select.select([fd], [], [], 0.2)[0]:
+                    written += os.read(fd, 65536)
+                elif wanted == 2:  # it may not have waited yet
+                    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 40, 0, 0))
+                    os.kill(pid, signal.SIGWINCH)
+
+        read_frame(1)
+        read_frame(2)
+        os.write(fd, b"q")
+        time.sleep(0.2)
+        written += os.read(fd, 65536)
+        os.close(fd)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    frame = frames_of(written.decode())[1]
+    assert len(frame) <= 12 and max(map(len, frame)) <= 40, frame
+
+
+def top_ends_with_its_process():
+    """a process that ends is said to have ended"""
+    with known() as one:
+        top = subprocess.Popen([TOOL, "top", str(one.pid), "--every", "20ms"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert top.stdout.readline().startswith("known")
+    _, complaint = top.communicate(timeout=20)
+    assert top.returncode == 2 and re.search(r"it has ended|there is none", complaint), complaint
 
 
 def diff_tells_the_change():
@@ -258,6 +322,9 @@ sys.exit(
             report_fits,
             map_fits,
             top_lives,
+            top_fits,
+            top_follows_the_terminal,
+            top_ends_with_its_process,
             diff_tells_the_change,
             exports_agree,
             trim_is_answered,
