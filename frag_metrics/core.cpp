@@ -82,7 +82,7 @@ class Core final : public Target {
   }
   void describe(Snapshot& snapshot) const override {
     snapshot.source = "core";
-    snapshot.program = program_;
+    snapshot.program = printable(program_);
     snapshot.pid = pid_;
     snapshot.unix_time = unix_time_;
   }

@@ -102,6 +102,7 @@ class Process final : public Target {
     snapshot.unix_time = ::time(nullptr);
     snapshot.program = text_of("comm");
     while (snapshot.program.ends_with('\n')) snapshot.program.pop_back();
+    snapshot.program = printable(std::move(snapshot.program));
     std::istringstream rollup(text_of("smaps_rollup"));
     ProcessMemory memory;
     bool any = false;

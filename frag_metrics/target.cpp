@@ -7,6 +7,12 @@
 
 namespace ashlar::frag {
 
+std::string printable(std::string name) {
+  const auto is_control = [](unsigned char c) { return c < ' ' || c == 0x7f; };
+  std::ranges::replace_if(name, is_control, '?');
+  return name;
+}
+
 File::~File() {
   if (fd_ >= 0) ::close(fd_);
 }

@@ -43,6 +43,9 @@ struct Residency {
   bool huge : 1 = false;
 };
 
+// A name that a target gave itself, without what would command a terminal.
+std::string printable(std::string name);
+
 // The descriptor of an open file, closed at the end. -1: none.
 class File {
  public:

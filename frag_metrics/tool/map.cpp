@@ -40,7 +40,7 @@ std::string map_text(const Snapshot& snapshot, const View& view) {
   constexpr std::size_t kAddress = 16;
   const auto room = static_cast<std::size_t>(std::clamp(view.columns, 40, 300)) - kAddress;
   const std::size_t columns = std::min<std::size_t>(std::bit_floor(room), 128);
-  const auto rows = static_cast<std::size_t>(std::max(view.lines - 5, 8));
+  const auto rows = static_cast<std::size_t>(std::max(view.lines - 6, 8));
   const HeatMap map = heat_map(snapshot, columns * rows);
   std::string out;
   for (std::size_t i = 0; i < map.cells.size(); i++) {
@@ -63,11 +63,13 @@ std::string map_text(const Snapshot& snapshot, const View& view) {
     out += "In memory, empty to full: ";
     for (const int color : kRamp) out += fmt::format("\x1b[48;5;{}m \x1b[0m", color);
     out += fmt::format(
-        ", \x1b[48;5;{}m \x1b[0m the allocator's own, \x1b[48;5;{}m \x1b[0m swapped, "
+        ", \x1b[48;5;{}m \x1b[0m the allocator's own, \x1b[48;5;{}m \x1b[0m swapped,\n"
         "▪ huge, · not in memory.\n",
         kOwn, kSwapped);
   } else {
-    out += "In memory, empty to full: 0░▒▓█, + the allocator's own, s swapped, · not in memory.\n";
+    out +=
+        "In memory, empty to full: 0░▒▓█, + the allocator's own, s swapped,\n"
+        "· not in memory.\n";
   }
   return out;
 }

@@ -199,7 +199,7 @@ std::string cut(const std::string& line, int columns) {
   for (std::size_t i = 0; i < line.size(); i++) {
     const bool is_sequence = line[i] == '\x1b';
     const std::size_t begin = i;
-    while (is_sequence && line[i] != 'm') i++;
+    while (is_sequence && i + 1 < line.size() && line[i] != 'm') i++;
     while (!is_sequence && i + 1 < line.size() && (line[i + 1] & 0xc0) == 0x80) i++;
     if (!is_sequence && room == 0) continue;
     out += line.substr(begin, i + 1 - begin);
