@@ -291,16 +291,40 @@ double unusable_free_space(const Snapshot& snapshot, std::uint64_t request_pages
   return free == 0 ? 0 : static_cast<double>(free - usable) / static_cast<double>(free);
 }
 
+namespace {
+
+bool is_active(Page page) {
+  return page.use != PageUse::free && page.use != PageUse::unusable && page.resident;
+}
+
+// The kernel says only how much there is in huge pages. A chunk that is one is wholly in memory; of
+// such chunks so many are, whichever.
+std::uint64_t covered_on_average(const Snapshot& snapshot) {
+  std::uint64_t whole_chunks = 0;
+  std::uint64_t active_pages = 0;  // in them
+  for (std::uint32_t chunk = 0; chunk < snapshot.chunks(); chunk++) {
+    const auto pages =
+        std::span(snapshot.pages).subspan(std::size_t{chunk} * kPagesPerChunk, kPagesPerChunk);
+    if (!std::ranges::all_of(pages, [](Page page) { return page.resident; })) continue;
+    whole_chunks++;
+    active_pages += static_cast<std::uint64_t>(std::ranges::count_if(pages, is_active));
+  }
+  if (whole_chunks == 0) return 0;
+  const std::uint64_t huge = *snapshot.huge_bytes / (kPagesPerChunk * kPageBytes);
+  return active_pages * kPageBytes * std::min(huge, whole_chunks) / whole_chunks;
+}
+
+}  // namespace
+
 std::optional<HugePages> huge_pages(const Snapshot& snapshot) {
   if (!snapshot.huge_known && !snapshot.huge_bytes) return std::nullopt;
   HugePages result;
   for (const Page page : snapshot.pages) {
-    if (page.use == PageUse::free || page.use == PageUse::unusable || !page.resident) continue;
+    if (!is_active(page)) continue;
     result.resident += kPageBytes;
     result.covered += page.huge ? kPageBytes : 0;
   }
-  // Free pages are huge ones, too; how many of them nobody tells.
-  if (!snapshot.huge_known) result.covered = std::min(*snapshot.huge_bytes, result.resident);
+  if (!snapshot.huge_known) result.covered = covered_on_average(snapshot);
   return result;
 }
 

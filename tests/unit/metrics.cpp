@@ -225,6 +225,24 @@ TEST_CASE("slabs that share no slot can be merged, others cannot, empty runs nee
   CHECK(meshable(kept, 1) == 0);
 }
 
+TEST_CASE("where the kernel only says how much is huge, it is spread over what may be") {
+  Snapshot s = empty_arena(4);
+  add_block(s, 0, 512, PageUse::large);    // wholly in memory, and in use
+  add_block(s, 512, 256, PageUse::large);  // half in use, and wholly in memory
+  use(s, 768, 256, PageUse::free);
+  add_block(s, 1024, 500, PageUse::large);  // 12 pages are missing: no huge page
+  s.huge_known = false;
+  const auto covered_pages = [&](std::uint64_t huge) {
+    s.huge_bytes = huge * kPagesPerChunk * kPageBytes;
+    return huge_pages(s)->covered / kPageBytes;
+  };
+  CHECK(covered_pages(0) == 0);
+  CHECK(covered_pages(1) == (512 + 256) / 2);  // one of the two
+  CHECK(covered_pages(2) == 512 + 256);
+  CHECK(covered_pages(3) == 512 + 256);  // it changed meanwhile
+  CHECK(huge_pages(s)->resident == (512 + 256 + 500) * kPageBytes);
+}
+
 TEST_CASE("huge pages cover what is active, and are unknown where the kernel says nothing") {
   Snapshot s = empty_arena(1);
   add_block(s, 0, 100, PageUse::large);
