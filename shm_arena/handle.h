@@ -17,10 +17,12 @@ struct HandleHints {
 
 }  // namespace ashlar::shm
 
-// What malloc and free read comes first. All of it is private to this process.
+// All of it is private to this process. It begins with a page.
 struct ashlar_shm {
   using Bytes = ashlar::Bytes;
 
+  // What malloc and free read.
+  std::byte unused[ashlar::shm::offset_for_reading(1)];
   std::byte* data = nullptr;  // const since opened, like the next two
   std::atomic<std::uint64_t>* unit_entries = nullptr;
   std::uint32_t number = 0;  // its place in each thread's table of views

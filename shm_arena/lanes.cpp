@@ -15,41 +15,76 @@ LaneCursors::Shared& shared_cursor(const View& view, ClassIndex c) {
   return view.arena->cursors(view.lane).of_class[c.v];
 }
 
+// A page's worth of slots, or sixteen: what a thread goes round in if it holds few objects.
+constexpr std::uint32_t group_slots_of(const SizeClass& info) {
+  const auto in_page = static_cast<std::uint32_t>(kPageBytes / info.slot_bytes);
+  return in_page >= 64 ? 64 : in_page >= 32 ? 32 : 16;
+}
+
+std::uint64_t group_around(std::uint32_t slot, std::uint32_t group_slots) {
+  return bit_range(0, group_slots) << align_down(slot, group_slots);
+}
+
 void set_cursor(View& view, const SlabRef& slab) {
   const std::uint32_t c = slab.size_class_index().v;
   Cursor& k = view.cursor[c];
   k.slab = slab.base();
-  k.bitmap = &slab.word(0);
-  k.word_index = slab.info().words - 1;  // so that the first comes next
+  k.word_index = slab.info().words - 1;  // see advance()
+  k.word = &slab.word(k.word_index);
+  k.group = 0;
   if (view.spare[c] == slab.first().v) view.spare[c] = kNone;
 }
 
-// The cursor has used up its word, and goes on to the next one of its slab that has free slots.
-// They are in both places for a moment: whoever is killed then leaves nothing that a recoverer
-// cannot put together by an OR.
+void leave_slab(Cursor& k) {
+  k.slab = nullptr;
+  k.base = nullptr;
+}
+
+// Slots go from word w of the slab to the cursor, which has none. They are in both places for a
+// moment: whoever is killed then leaves nothing that a recoverer cannot put together by an OR.
+void move_slots(View& view, const SlabRef& slab, std::uint32_t w, std::uint64_t slots) {
+  const ClassIndex c = slab.size_class_index();
+  LaneCursors::Shared& shared = shared_cursor(view, c);
+  // release: for recover_dead, which finds them in this order or not at all
+  shared.unit.store(slab.first().v, std::memory_order_release);
+  shared.word.store(w, std::memory_order_release);
+  shared.avail.store(slots, std::memory_order_release);
+  slab.word(w).store(slab.word(w).load() & ~slots, std::memory_order_release);
+  Cursor& k = view.cursor[c.v];
+  k.avail = slots;
+  k.base = slab.base() + Bytes{w} * 64 * k.slot_bytes;
+  k.span = Bytes{w == k.last_word ? slab.info().capacity - w * 64 : 64} * k.slot_bytes;
+  k.word = &slab.word(w);
+  k.word_index = w;
+}
+
+// The cursor has used up its slots, and takes them again if a quarter has come back; else it goes
+// on to the next ones of its slab.
 bool advance(View& view, ClassIndex c) {
   Cursor& k = view.cursor[c.v];
   if (k.slab == nullptr) return false;
   const SlabRef slab(*view.arena, unit_at(view, k.slab), c);
-  const std::uint32_t words = slab.info().words;
+  const auto free = [&slab](std::uint32_t w) {
+    return slab.word(w).load() & slab.slots_of_word(w);
+  };
   std::uint32_t w = k.word_index;
-  for (std::uint32_t i = 0; i < words; i++) {
-    w = w + 1 < words ? w + 1 : 0;
-    const std::uint64_t slots = slab.slots_of_word(w);
-    const std::uint64_t word = slab.word(w).load();
-    if ((word & slots) == 0) continue;
-    LaneCursors::Shared& shared = shared_cursor(view, c);
-    // release: for recover_dead, which finds them in this order or not at all
-    shared.unit.store(slab.first().v, std::memory_order_release);
-    shared.word.store(w, std::memory_order_release);
-    shared.avail.store(word & slots, std::memory_order_release);
-    slab.word(w).store(word & ~slots, std::memory_order_release);
-    k.avail = word & slots;
-    k.base = slab.base() + Bytes{w} * 64 * slab.info().slot_bytes;
-    k.word_index = w;
+  const std::uint64_t back = free(w) & k.group;
+  if (static_cast<std::uint32_t>(std::popcount(back)) >= k.group_slots / 4) {
+    move_slots(view, slab, w, back);
     return true;
   }
-  k.slab = nullptr;  // full; it is filed when a slot of it is given
+  const std::uint32_t words = slab.info().words;
+  std::uint64_t behind = k.group == 0 ? ~std::uint64_t{0} : ~(k.group | (k.group - 1));
+  for (std::uint32_t i = 0; i <= words; i++) {
+    if (const std::uint64_t found = free(w) & behind; found != 0) {
+      k.group = group_around(lowest_bit(found), k.group_slots);
+      move_slots(view, slab, w, found & k.group);
+      return true;
+    }
+    w = w + 1 < words ? w + 1 : 0;
+    behind = ~std::uint64_t{0};
+  }
+  leave_slab(k);  // it is full, and filed when a slot of it is given
   return false;
 }
 
@@ -81,6 +116,12 @@ bool make_slab(View& view, ClassIndex c) {
   return true;
 }
 
+BitmapWord* bitmap_at(const ashlar_shm& arena, const Cursor& k, UnitIndex first) {
+  SharedChunk& chunk = arena.pages.meta(chunk_of(first));
+  return reinterpret_cast<BitmapWord*>(reinterpret_cast<std::byte*>(&chunk) + k.bitmaps +
+                                       (Bytes{first.v % kUnitsPerChunk} << k.bitmap_shift));
+}
+
 void refuse(ashlar_shm& arena) {
   if (!arena.segment.read_only()) arena.state().bad_frees.fetch_add(1);
   errno = EINVAL;
@@ -109,8 +150,9 @@ void init_view(View& view, ashlar_shm& arena, std::uint32_t lane) {
     Cursor& k = view.cursor[c];
     k = Cursor{};
     k.published = &arena.cursors(lane).of_class[c].avail;
-    k.magic = info.magic;
     k.slot_bytes = info.slot_bytes;
+    k.magic = short_magic(info);
+    k.group_slots = group_slots_of(info);
     k.slab_mask = info.slab_bytes - 1;
     k.last_word = info.words - 1;
     k.no_slots = ~bit_range(0, info.capacity - k.last_word * 64);
@@ -129,7 +171,7 @@ void empty_view(View& view) {
     if (slab.exists()) slab.give_bits(k.word_index, k.avail);
     k.published->store(0);
     k.avail = 0;
-    k.slab = nullptr;
+    leave_slab(k);
   }
   drain_news(view);
   for_each_own_slab(view, [&](const SlabRef& slab) {
@@ -164,7 +206,8 @@ void give_slow(ashlar_shm& arena, void* p) {
         k.slab == slab.base() && slot / 64 == k.word_index && (k.avail >> slot % 64 & 1) != 0;
     if (at_cursor || slab.is_free(slot)) return refuse(arena);
     slab.give(slot);
-    return after_give_slow(arena, p);
+    if (k.slab != slab.base()) refile(view, slab);
+    return;
   }
   const PageIndex first{static_cast<std::uint32_t>(offset / kPageBytes)};
   if (offset % kPageBytes != 0) return refuse(arena);
@@ -175,15 +218,39 @@ void give_slow(ashlar_shm& arena, void* p) {
   if (taken_by < kLanes) arena.lane(taken_by).release(pages.v);
 }
 
-void after_give_slow(ashlar_shm& arena, void* p) {
-  View& view = *t_views[arena.number];
+namespace {
+
+// A slot of a slab that is not at the cursor was given: the slab had none in that word, or the word
+// has nothing but room now.
+[[gnu::noinline]] void after_give_slow(View& view, UnitIndex first, ClassIndex c) {
+  if (const SlabRef slab = own_slab(view, first.v, c); slab.exists()) refile(view, slab);
+}
+
+}  // namespace
+
+void give_elsewhere(ashlar_shm& arena, View& view, void* p, std::uint64_t entry) {
+  const Cursor& k = view.cursor_of(entry);
   const Bytes offset = arena.data_offset(p);
-  const UnitEntry entry{arena.entry_at(offset).load()};
-  const ClassIndex c = entry.size_class();
-  if (entry.tag() != view.tag || c.v >= kClassCount) return;
-  const Bytes first = align_down(offset, size_class(c).slab_bytes) / kUnitBytes;
-  const SlabRef slab = own_slab(view, static_cast<std::uint32_t>(first), c);
-  if (slab.exists() && view.cursor[c.v].slab != slab.base()) refile(view, slab);
+  const std::uint64_t in_slab = offset & k.slab_mask;
+  const std::uint64_t product = in_slab * k.magic;
+  const std::uint64_t not_mine = (entry ^ view.tag) & ~View::kClassBits;
+  if (not_mine != 0 || static_cast<std::uint32_t>(product) >= k.magic) [[unlikely]]
+    return give_slow(arena, p);
+  const std::uint64_t slot = product >> 32;
+  const std::uint64_t bit = std::uint64_t{1} << slot % 64;
+  const UnitIndex first{static_cast<std::uint32_t>((offset - in_slab) / kUnitBytes)};
+  const bool at_cursor = static_cast<std::byte*>(p) - in_slab == k.slab;
+  BitmapWord* const bitmap = at_cursor ? k.word - k.word_index : bitmap_at(arena, k, first);
+  BitmapWord& word = bitmap[slot / 64];
+  const std::uint64_t old = word.load(std::memory_order_relaxed);  // only the owner writes it
+  if ((old & bit) != 0) [[unlikely]]
+    return give_slow(arena, p);
+  word.store(old | bit, std::memory_order_relaxed);  // read by others as a hint only
+  if (at_cursor) return;
+  // Bits behind the last slot are always set.
+  const std::uint64_t none_free = slot / 64 == k.last_word ? k.no_slots : 0;
+  if (old == none_free || (old | bit) == ~std::uint64_t{0}) [[unlikely]]
+    after_give_slow(view, first, UnitEntry{entry}.size_class());
 }
 
 }  // namespace ashlar::shm

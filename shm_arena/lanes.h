@@ -3,22 +3,25 @@
 //
 // What:    a thread that takes memory leases a lane. It takes from slabs of its lane alone, and
 //          gives to them by plain stores; to the slabs of others by one atomic OR.
-// How:     no magazines. For each class the lane has a cursor at one word of one slab. Its free
-//          slots move to the cursor all at once, and a slot is taken by clearing its bit there; it
-//          is given by setting its bit in the slab. So taking and giving touch different words, as
-//          with the two stacks of a magazine.
+// How:     no magazines. For each class the lane has a cursor at one word of one slab. A page's
+//          worth of its free slots, or sixteen, move to the cursor at once, and a slot is taken by
+//          clearing its bit there; it is given by setting its bit in the slab. So taking and giving
+//          touch different words, as with the two stacks of a magazine.
 //
 //            cursor  avail 0010 1000    malloc takes from here; published in the segment, so
 //            slab    word  0000 0101    free gives to here        that a recoverer sees it
 //
-//          A slab with room that is not at a cursor is in a list by eighths of fullness.
+//          Once used up, the same slots are taken again if a quarter has come back: they are in the
+//          processor's cache. A slab with room that is not at a cursor is in a list by eighths of
+//          fullness.
 // Death:   each take and give is one store. A thread that dies has at most one slot that is neither
 //          free nor in the program's hands: the one that it took last. A recoverer puts back what
 //          its cursors hold; list heads are private, and the next lease makes them anew.
 // Fork:    views are memory that reads as zero in a child: it has no lane, and leases one.
 // Threads: the calling one. Not for signal handlers.
-// Trust:   malloc's hit path reads nothing shared. Links between slabs are followed only to slabs
-//          of this lane and class; else the lists are made anew.
+// Trust:   malloc's hit path reads nothing shared. free's reads a class, which only chooses the
+//          cursor to compare with, and the bits that it changes. Links between slabs are followed
+//          only to slabs of this lane and class; else the lists are made anew.
 #pragma once
 
 #include "slabs.h"
@@ -29,21 +32,25 @@ namespace ashlar::shm {
 struct alignas(2 * kCacheLineBytes) Cursor {
   std::uint64_t avail = 0;                          // slots to take
   std::atomic<std::uint64_t>* published = nullptr;  // the same in LaneCursors
-  std::byte* base = nullptr;                        // where the slot of bit 0 lies
-  std::uint32_t slot_bytes = 0;                     // const, like the next four
+  std::byte* base = nullptr;                        // where the slot of bit 0 lies; null: none
+  BitmapWord* word = nullptr;                       // where slots behind `base` are given back
+  Bytes span = 0;                                   // of these slots
+  std::uint32_t slot_bytes = 0;                     // const, like the next seven
+  std::uint32_t magic = 0;                          // see short_magic()
   std::uint32_t slab_mask = 0;                      // slab_bytes - 1
-  std::uint64_t magic = 0;                          // see slot_index()
   std::uint32_t bitmaps = 0;                        // offset in SharedChunk
   std::uint32_t bitmap_shift = 0;                   // a unit's bitmap has 1 << that many bytes
-  std::byte* slab = nullptr;                        // the cursor's slab; null: none
-  BitmapWord* bitmap = nullptr;                     // of that slab
-  std::uint32_t word_index = 0;                     // of the cursor's word in the slab
-  std::uint32_t last_word = 0;                      // const, like the next: of a slab
-  std::uint64_t no_slots = 0;  // the bits of its last word that stand for no slots
+  std::uint32_t group_slots = 0;                    // how many slots are taken at once
+  std::uint32_t last_word = 0;                      // of a slab
+  std::uint64_t no_slots = 0;    // the bits of its last word that stand for no slots
+  std::byte* slab = nullptr;     // the cursor's slab; null: none
+  std::uint32_t word_index = 0;  // of the cursor's word in the slab
+  std::uint64_t group = 0;       // the bits of that word that it took last
 };
 
 struct View {
   static constexpr std::uint32_t kEntryClasses = kTagGrain / kMagazineBytes;
+  static constexpr std::uint64_t kClassBits = (kEntryClasses - 1) * kMagazineBytes;
 
   std::uint64_t tag = 0;  // 0: the thread has no lane
   ashlar_shm* arena = nullptr;
@@ -52,6 +59,13 @@ struct View {
   std::uint32_t head[kClassCount][LaneSlabs::kLists];  // first slab of each list, or kNone
   std::uint8_t nonempty[kClassCount];                  // bit l: list l has a slab
   std::uint32_t spare[kClassCount];                    // the one all-free slab that is kept
+
+  // The cursor of that entry's class, whosoever the unit is.
+  Cursor& cursor_of(std::uint64_t entry) {
+    static_assert(sizeof(Cursor) == 2 * kMagazineBytes);
+    return *reinterpret_cast<Cursor*>(reinterpret_cast<std::byte*>(cursor) +
+                                      2 * (entry & kClassBits));
+  }
 };
 
 inline constexpr std::uint32_t kHandles = 512;
@@ -63,9 +77,8 @@ extern constinit thread_local View* const* t_views __attribute__((tls_model("ini
 
 [[gnu::noinline]] void* take_slow(ashlar_shm& arena, ClassIndex c);
 [[gnu::noinline]] void give_slow(ashlar_shm& arena, void* p);
-// p was given to a slab of this thread that is not at the cursor, and that has room again, or
-// nothing but room.
-[[gnu::noinline]] void after_give_slow(ashlar_shm& arena, void* p);
+// p does not lie in the word of the cursor that `entry`, its unit's, leads to.
+[[gnu::noinline]] void give_elsewhere(ashlar_shm& arena, View& view, void* p, std::uint64_t entry);
 
 // A slot, for a request of at most kMaxSlotBytes. Null and errno: no memory.
 inline void* take(ashlar_shm& arena, ClassIndex c) {
@@ -75,13 +88,7 @@ inline void* take(ashlar_shm& arena, ClassIndex c) {
     return take_slow(arena, c);
   k.avail = avail & (avail - 1);
   k.published->store(avail & (avail - 1), std::memory_order_relaxed);  // the slot is taken
-  return k.base + std::uint64_t{lowest_bit(avail)} * k.slot_bytes;
-}
-
-inline BitmapWord* bitmap_at(const ashlar_shm& arena, const Cursor& k, UnitIndex first) {
-  SharedChunk& chunk = arena.pages.meta(chunk_of(first));
-  return reinterpret_cast<BitmapWord*>(reinterpret_cast<std::byte*>(&chunk) + k.bitmaps +
-                                       (Bytes{first.v % kUnitsPerChunk} << k.bitmap_shift));
+  return k.base + lowest_bit(avail) * k.slot_bytes;  // 32 bits are enough for that product
 }
 
 inline void give(ashlar_shm& arena, void* p) {
@@ -91,36 +98,20 @@ inline void give(ashlar_shm& arena, void* p) {
     return give_slow(arena, p);
   // relaxed: who gives the slot got it from who took it, and that hand-over orders the entry
   const std::uint64_t entry = arena.entry_at(offset).load(std::memory_order_relaxed);
-  const std::uint64_t mine = entry ^ view.tag;
-  if (mine >= kTagGrain) [[unlikely]]
-    return give_slow(arena, p);
-  static_assert(sizeof(Cursor) == 2 * kMagazineBytes);
-  Cursor& k = *reinterpret_cast<Cursor*>(reinterpret_cast<std::byte*>(view.cursor) +
-                                         2 * (mine & ~(kMagazineBytes - 1)));
-  const std::uint64_t in_slab = offset & k.slab_mask;
-  if (!is_slot_start(static_cast<std::uint32_t>(in_slab), k.magic)) [[unlikely]]
-    return give_slow(arena, p);
-  const std::uint32_t slot = slot_index(static_cast<std::uint32_t>(in_slab), k.magic);
-  const std::uint64_t bit = std::uint64_t{1} << slot % 64;
-  if (static_cast<std::byte*>(p) - in_slab == k.slab) {
-    BitmapWord& word = k.bitmap[slot / 64];
-    const std::uint64_t old = word.load(std::memory_order_relaxed);  // only the owner writes it
-    const std::uint64_t avail = slot / 64 == k.word_index ? k.avail : 0;
-    if (((old | avail) & bit) != 0) [[unlikely]]
+  Cursor& k = view.cursor_of(entry);
+  // In the cursor's word, so it is this thread's. (By one product: see short_magic(). Of a slot's
+  // first byte, the upper half is its number.)
+  const auto in_word = static_cast<Bytes>(static_cast<std::byte*>(p) - k.base);
+  if (in_word < k.span) [[likely]] {
+    const std::uint64_t product = in_word * k.magic;
+    const std::uint64_t bit = std::uint64_t{1} << (product >> 32);
+    const std::uint64_t old = k.word->load(std::memory_order_relaxed);  // only the owner writes it
+    if (static_cast<std::uint32_t>(product) >= k.magic || ((old | k.avail) & bit) != 0) [[unlikely]]
       return give_slow(arena, p);
-    word.store(old | bit, std::memory_order_relaxed);  // read by others as a hint only
+    k.word->store(old | bit, std::memory_order_relaxed);  // read by others as a hint only
     return;
   }
-  const UnitIndex first{static_cast<std::uint32_t>((offset - in_slab) / kUnitBytes)};
-  BitmapWord& word = bitmap_at(arena, k, first)[slot / 64];
-  const std::uint64_t old = word.load(std::memory_order_relaxed);  // only the owner writes it
-  if ((old & bit) != 0) [[unlikely]]
-    return give_slow(arena, p);
-  word.store(old | bit, std::memory_order_relaxed);  // read by others as a hint only
-  // Bits behind the last slot are always set.
-  const std::uint64_t none_free = slot / 64 == k.last_word ? k.no_slots : 0;
-  if (old == none_free || (old | bit) == ~std::uint64_t{0}) [[unlikely]]
-    return after_give_slow(arena, p);
+  give_elsewhere(arena, view, p, entry);
 }
 
 // The cursor has a slot to take. False and errno: there is none.

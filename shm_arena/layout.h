@@ -32,6 +32,12 @@ inline constexpr std::uint32_t kRoots = 1024;
 inline constexpr Offset kPlaces = Offset{1} << 62;      // locks on them: far behind any byte
 inline constexpr std::uint32_t kMostChunks = 1u << 22;  // 8 TiB
 
+// Processors take a load for dependent on an earlier store at the same offset of another page, and
+// lose up to 30 cycles. What the hit paths write has many offsets, but first of all 128 i (bitmaps,
+// cursors) and 1024 i + 192 or more (published cursors). So what they read begins here, each `i`
+// for one thing.
+constexpr Bytes offset_for_reading(std::uint32_t i) { return i * kKiB + 16; }
+
 // --- the header -----------------------------------------------------------------------------
 
 struct Header {
@@ -140,8 +146,10 @@ struct alignas(1024) LaneCursors {
     std::atomic<std::uint32_t> unit;   // leaseholder → recoverer; the slab's first unit
     std::atomic<std::uint32_t> word;   // leaseholder → recoverer
   };
+  std::byte unused[192];  // see offset_for_reading()
   Shared of_class[kClassCount];
 };
+static_assert(sizeof(LaneCursors) == 1024);
 
 // Who may change a chunk's row and block words just now.
 struct alignas(std::uint64_t) ChunkState {
@@ -200,7 +208,8 @@ struct Geometry {
   constexpr Geometry() = default;
   // In somebody else's file, where room is dear, there are no handles.
   explicit constexpr Geometry(std::uint32_t chunks, bool with_handles = true)
-      : table(align_up(kChunkWords + chunks * sizeof(ChunkWord), kPageBytes)),
+      : table(align_up(kChunkWords + chunks * sizeof(ChunkWord), kPageBytes) +
+              offset_for_reading(3)),
         summaries(align_up(table + chunks * kTableBytesPerChunk, kPageBytes)),
         chunk_metadata(align_up(summaries + chunks * kSummaryBytesPerChunk, kPageBytes)),
         data(align_up(chunk_metadata + chunks * sizeof(SharedChunk), kChunkBytes)),
@@ -241,6 +250,7 @@ consteval std::uint32_t layout_hash() {
                         Bytes{HandleEntry::kPositionBits},
                         sizeof(Process),
                         sizeof(Lane),
+                        offsetof(LaneCursors, of_class),
                         sizeof(SharedChunk),
                         sizeof(SlabDescriptor),
                         offsetof(ChunkMeta, short_free),

@@ -15,9 +15,10 @@ namespace {
 
 // A thread's views by handle number.
 struct Thread {
-  View* view[kHandles];
   Thread* next;
   Thread* prev;
+  std::byte unused[offset_for_reading(2) - 2 * sizeof(Thread*)];
+  View* view[kHandles];
 };
 
 consteval Thread make_no_thread() {
@@ -75,7 +76,10 @@ void end_thread(void* argument) {
 }
 
 Thread* this_thread() {
-  if (t_views != no_thread.view) return reinterpret_cast<Thread*>(const_cast<View**>(t_views));
+  if (t_views != no_thread.view) {
+    auto* const views = reinterpret_cast<std::byte*>(const_cast<View**>(t_views));
+    return reinterpret_cast<Thread*>(views - offsetof(Thread, view));
+  }
   // Not wiped by fork: the child's one thread goes on with its table.
   void* const memory = map_private(sizeof(Thread));
   if (memory == nullptr) return nullptr;

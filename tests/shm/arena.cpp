@@ -277,6 +277,20 @@ TEST_CASE("any slot that is given to a full slab is taken again before there is 
   }
 }
 
+TEST_CASE("a thread that holds few objects goes round in a page, or in sixteen slots") {
+  for (const Bytes bytes : {16, 64, 112, 1024, 32'768}) {
+    Shared arena(anonymous(64 * kMiB));
+    std::set<void*> seen;
+    for (int i = 0; i < 1000; i++) {
+      void* const p = arena.take(bytes);
+      seen.insert(p);
+      ashlar_shm_free(arena, p);
+    }
+    CHECK(seen.size() > 1);
+    CHECK(seen.size() <= std::max<std::size_t>(16, kPageBytes / bytes));
+  }
+}
+
 TEST_CASE("an arena grows to its maximum, says ENOMEM, and gives empty chunks back") {
   Shared arena(anonymous(20 * kMiB));
   std::unique_ptr<Shared> other(another(arena));

@@ -12,11 +12,21 @@ TEST_CASE("killed in a first malloc: joining, leasing a lane, making a slab, gro
                                 .expected = stage.expect(0, 1)});
 }
 
-TEST_CASE("killed in a malloc that hits, and in one that goes on to the next word") {
+TEST_CASE(
+    "killed in a malloc that hits, that takes slots again, and that goes on to the next word") {
   Stage stage;
   kill_everywhere(stage.arena, {.before = [](Shared& a) { ashlar_shm_malloc(a, 64); },
                                 .act = [](Shared& a) { ashlar_shm_malloc(a, 64); },
                                 .expected = stage.expect(1, 2)});
+  Stage again;
+  kill_everywhere(again.arena, {.before =
+                                    [](Shared& a) {
+                                      for (int i = 0; i < 64; i++) {
+                                        ashlar_shm_free(a, ashlar_shm_malloc(a, 64));
+                                      }
+                                    },
+                                .act = [](Shared& a) { ashlar_shm_malloc(a, 64); },
+                                .expected = again.expect(0, 1)});
   Stage next;
   kill_everywhere(next.arena, {.before =
                                    [](Shared& a) {
