@@ -22,8 +22,10 @@ namespace {
 constexpr Bytes kHeapBytes = Bytes{16} << 40;  // of addresses, see os.h
 constexpr unsigned kPlacesToTry = 8;
 
-// Slow calls after which a thread has earned a lane.
+// So many slow calls in so short a time earn a thread its lane. To one that calls less often, a
+// lane would not be worth the memory that it keeps.
 constexpr std::uint32_t kCallsToEarn = 16;
+constexpr std::uint32_t kMsToEarn = 4;
 
 // Pages are moved rather than copied from here on; below, a system call costs more than it saves.
 constexpr Bytes kMoveBytes = 256 * kKiB;
@@ -33,6 +35,7 @@ constexpr std::uint32_t kMostMovedBlocks = 1000;
 enum class ThreadState : std::uint8_t { young, ended };
 
 constinit thread_local std::uint32_t t_calls __attribute__((tls_model("initial-exec"))) = 0;
+constinit thread_local std::uint32_t t_counted_ms __attribute__((tls_model("initial-exec"))) = 0;
 constinit thread_local ThreadState t_state __attribute__((tls_model("initial-exec"))) =
     ThreadState::young;
 
@@ -79,12 +82,22 @@ bool Heap::make_room(std::uint32_t seen, PageCount pages, Bytes alignment) {
 
 // --- lanes --------------------------------------------------------------------------------------
 
+// From each slow call of a thread without a lane. The first thread gets its lane at once: most
+// programs have no other.
+bool Heap::earns_lane() {
+  if (lanes_.load(std::memory_order_relaxed) == nullptr) return true;  // only whether there is any
+  const std::uint32_t calls = t_calls++;
+  if (calls % kCallsToEarn != 0) return false;
+  if (calls == kCallsToEarn && shared_by_threads_) maintenance.start_thread();
+  const auto now = static_cast<std::uint32_t>(os::now_ms());
+  const bool often = calls != 0 && now - t_counted_ms < kMsToEarn;
+  t_counted_ms = now;
+  return often;
+}
+
 Lane* Heap::lease_slow() {
   if (t_state == ThreadState::ended || options.check == kCheckExact) return nullptr;
-  // The first thread gets its lane at once: most programs have no other.
-  // relaxed: only whether there is any
-  if (lanes_.load(std::memory_order_relaxed) != nullptr && ++t_calls < kCallsToEarn) return nullptr;
-  if (!ensure_arena()) return nullptr;
+  if (!earns_lane() || !ensure_arena()) return nullptr;
   Lane* const lane = lease();
   if (lane == nullptr) return nullptr;
   const bool alone = !shared_by_threads_.exchange(true);

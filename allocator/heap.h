@@ -4,11 +4,11 @@
 // What:    creates the arena at the first malloc, leases lanes to threads, takes them back when
 //          threads end, keeps the process alive across fork, and makes room when the arena is full.
 // How:     a lane outlives its thread: it goes to a pool with its slabs and is leased again, last
-//          in first out. A thread earns a lane by using the allocator: until then, and after its
-//          lane is gone (destructors that run late), it works without one. Its mallocs are served
-//          one slot at a time from a shared lane under a lock, its frees are remote frees. So
-//          10,000 threads that do little cost little, and there is nothing that a thread must set
-//          up before it may allocate or tear down before it ends.
+//          in first out. A thread earns a lane by using the allocator often: until then, and after
+//          its lane is gone (destructors that run late), it works without one. Its mallocs are
+//          served one slot at a time from a shared lane under a lock, its frees are remote frees.
+//          So 10,000 threads that do little cost little, and there is nothing that a thread must
+//          set up before it may allocate or tear down before it ends.
 // Fork:    nothing is locked or prepared. The child keeps its own lane; lanes of threads that it
 //          does not have are marked in the fork handler, and repaired by whoever leases them next.
 //          Where no handler ran (raw clone) those lanes stay leased, and are lost to the child; it
@@ -88,6 +88,7 @@ class Heap {
  private:
   [[gnu::noinline]] void* take_new_large(Bytes bytes, Bytes alignment, bool& zero);
   Lane* lease_slow();
+  bool earns_lane();
   Lane* lease();
   Lane* add_lane();
   void release_lane_of_this_thread();

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <set>
 #include <thread>
@@ -265,6 +266,19 @@ TEST_CASE("a thread works without a lane until it has earned one, and again at i
   CHECK(late);
   CHECK(std::set<void*>(slots.begin(), slots.end()).size() == slots.size());
   CHECK(std::find(slots.begin(), slots.end(), nullptr) == slots.end());
+  give(slots);
+  CHECK(broken() == "");
+}
+
+TEST_CASE("a thread that allocates seldom has no lane, however long") {
+  std::vector<void*> slots = take(kSmall, 1);  // the first lane is this thread's
+  std::thread([&] {
+    for (int i = 0; i < 40; i++) {
+      slots.push_back(take_slot(kSmall));
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    CHECK(this_lane() == &no_lane);
+  }).join();
   give(slots);
   CHECK(broken() == "");
 }
