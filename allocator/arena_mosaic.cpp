@@ -59,12 +59,16 @@ bool Arena::take_back_mosaics(LaneSlabs& lane) {
 // Re-cuts one of the sparsest slabs of a class that is cold. False: there is none.
 bool Arena::make_mosaic(LaneSlabs& lane) {
   const auto slabs = static_cast<std::uint32_t>(lane.used_bytes / kUnitBytes);
-  const std::uint32_t cold = kColdSlabs + slabs / kColdPart;
+  const auto made_since = [&](std::uint32_t c) { return lane.slabs_made - lane.made_at_take[c]; };
+  // Of classes that are used in turns, each waits until the others have made a slab.
+  std::uint32_t in_turn = 0;
+  for (std::uint32_t c = 0; c < kClassCount; c++) in_turn += made_since(c) < kClassCount;
+  const std::uint32_t cold = kColdSlabs + slabs / kColdPart + in_turn;
   for (std::uint8_t list = 0; list < kSparseEighths; list++) {
     for (std::uint32_t i = 0; i < kClassCount; i++) {
       const ClassIndex c{i};
       if (size_class(c).slab_bytes != kUnitBytes) continue;
-      if (lane.slabs_made - lane.made_at_take[i] < cold) continue;
+      if (made_since(i) < cold) continue;
       // Or an old plan, which nobody follows any more, would keep its slabs from this.
       if (list == 0) take_back(lane, c);
       if ((lane.nonempty[i] >> list & 1) == 0) continue;
