@@ -221,10 +221,23 @@ bool MovablePool::leave(Arena& home, LaneSlabs& slabs, std::byte* slot, ClassInd
   return true;
 }
 
-// What was on its way, and goes.
-void MovablePool::give_place(void* object) {
+// What was on its way, and goes. Under the heap's lock, past ProgramHeap::give: that looks for idle
+// pages now and then, for milliseconds that a pass does not have.
+void MovablePool::give_place(Arena& home, LaneSlabs& slabs, void* object) {
+  void* const slot = &header(object);
+  const Bytes bytes = heap_->usable_bytes(slot, "ashlar_pool_end");
   header(object).state.store(Header::kNone);
-  heap_->give(&header(object), "ashlar_pool_end");
+  home.give_slots(slabs, class_for(bytes), &slot, 1);
+}
+
+// The one of the two that stays is settled, unless the program gave it on its way.
+void MovablePool::stay(Arena& home, LaneSlabs& slabs, void* object) {
+  std::uint32_t state = header(object).state.load();
+  while ((state & Header::kGiven) == 0) {
+    const std::uint32_t settled = state - Header::place_of(state) + Header::kSettled;
+    if (header(object).state.compare_exchange_weak(state, settled)) return;
+  }
+  give_place(home, slabs, object);
 }
 
 void MovablePool::end(const ashlar_move* moves, std::size_t n, ashlar_moved& moved) {
@@ -234,42 +247,29 @@ void MovablePool::end(const ashlar_move* moves, std::size_t n, ashlar_moved& mov
 }
 
 void MovablePool::settle(const ashlar_move* moves, std::size_t n, ashlar_moved& moved) {
-  const auto slab_bytes = [&] {
-    Bytes bytes = 0;
-    heap_->with_slabs([&](Arena&, LaneSlabs& slabs) { bytes = slabs.slab_bytes; });
-    return bytes;
-  };
-  // The one of the two that stays is settled, unless the program gave it on its way.
-  const auto settle = [&](void* object) {
-    std::uint32_t state = header(object).state.load();
-    while ((state & Header::kGiven) == 0) {
-      const std::uint32_t settled = state - Header::place_of(state) + Header::kSettled;
-      if (header(object).state.compare_exchange_weak(state, settled)) return;
-    }
-    give_place(object);
-  };
-  const Bytes before = slab_bytes();
-  for (const ashlar_move* m = moves; m != moves + n; m++) {
-    const bool gone =
-        m->verdict == ASHLAR_FREED || (header(m->from).state.load() & Header::kGiven) != 0;
-    const bool copied = m->verdict == ASHLAR_COPIED && !gone;
-    if (copied) {
-      settle(m->to);
-      give_place(m->from);
-      moved.objects++;
-      moved.bytes += m->bytes;
-    } else {
-      give_place(m->to);
+  heap_->with_slabs([&](Arena& home, LaneSlabs& slabs) {
+    const Bytes before = slabs.slab_bytes;
+    for (const ashlar_move* m = moves; m != moves + n; m++) {
+      const bool gone =
+          m->verdict == ASHLAR_FREED || (header(m->from).state.load() & Header::kGiven) != 0;
+      if (m->verdict == ASHLAR_COPIED && !gone) {
+        stay(home, slabs, m->to);
+        give_place(home, slabs, m->from);
+        moved.objects++;
+        moved.bytes += m->bytes;
+        continue;
+      }
+      give_place(home, slabs, m->to);
       if (gone) {
-        give_place(m->from);
+        give_place(home, slabs, m->from);
       } else {
-        settle(m->from);
+        stay(home, slabs, m->from);
         moved.skipped++;
       }
     }
-  }
-  const Bytes after = slab_bytes();
-  if (before > after) moved.freed += before - after;
+    const Bytes after = slabs.slab_bytes;
+    if (before > after) moved.freed += before - after;
+  });
 }
 
 void MovablePool::release(const ashlar_moved& done, ashlar_moved& moved) {

@@ -80,7 +80,8 @@ class MovablePool {
               std::size_t n, std::size_t& count);
   bool leave(Arena& home, LaneSlabs& slabs, std::byte* slot, ClassIndex c, ashlar_move& move,
              bool& full);
-  void give_place(void* object);
+  void give_place(Arena& home, LaneSlabs& slabs, void* object);
+  void stay(Arena& home, LaneSlabs& slabs, void* object);
   void settle_orphans();
   bool settle_orphan(Header& h) const;
 
