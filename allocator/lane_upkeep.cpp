@@ -146,6 +146,7 @@ void recover_frozen(Lane& lane) {
       return static_cast<std::uint32_t>(std::count(base, top, nullptr));
     };
     m.reclaimed = nulls(m.take_base, m.take) + nulls(m.give_base, m.give);
+    m.next_sample = NextSample::none;  // a mark is counted with the others
   }
   forget_blocks(lane);
   arena.recover_lane(lane.slabs);
@@ -212,7 +213,8 @@ const char* check_invariants(const Lane& lane) {
       if (seen != 1) broken = "magazine 3: a slot is there twice";
     });
     if (broken != nullptr) return broken;
-    if (reclaimed != m.reclaimed) return "magazine 4: reclaimed slots are miscounted";
+    if (reclaimed != m.reclaimed + m.has_mark())
+      return "magazine 4: reclaimed slots are miscounted";
   }
   return nullptr;
 }

@@ -8,9 +8,10 @@
 // How:     nothing on the hit paths, and nothing for objects that are not in the sample. A lane
 //          knows how many bytes it hands out before its next sample. A magazine's slots are handed
 //          out in order, so whoever fills a stack takes it from that distance, or makes the stack
-//          no longer than the distance: the sampled malloc is a slow one. What then is not handed
-//          out after all need not be added again: the process has no memory, so what is left of a
-//          distance is as good as a new one.
+//          no longer than the distance, or puts a null word there: the sampled malloc is a slow
+//          one. What then is not handed out after all need not be added again: the process has no
+//          memory, so what is left of a distance is as good as a new one, as long as it is not the
+//          distance that decides.
 //
 //          A sampled object lies on pages of its own. The unit table knows no slab there, so its
 //          free, too, is a slow one, and no other free has to ask. The slot where it would have

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "heap.h"
 #include "lane_parts.h"
@@ -46,18 +47,15 @@ consteval Bytes most_stack_bytes() {
 }
 static_assert(sizeof(Lane) + most_stack_bytes() <= bytes_of(kLanePages));
 
-[[gnu::noinline, gnu::cold]] void settle_slow(Magazine& m) {
-  void* const reclaimed = nullptr;
-  m.take = std::remove(static_cast<Stack>(m.take_base), static_cast<Stack>(m.take), reclaimed);
-  m.give = std::remove(static_cast<Stack>(m.give_base), static_cast<Stack>(m.give), reclaimed);
+// Removes null words. True: in `take` may be left what nobody has drawn samples for.
+[[gnu::noinline, gnu::cold]] bool settle_slow(Magazine& m) {
+  void* const nothing = nullptr;
+  m.take = std::remove(static_cast<Stack>(m.take_base), static_cast<Stack>(m.take), nothing);
+  m.give = std::remove(static_cast<Stack>(m.give_base), static_cast<Stack>(m.give), nothing);
   m.reclaimed = 0;
-  m.sample_next = false;  // `take` will run dry too early
-}
-
-// Before a slow path believes the stacks' bounds: null words are slots that were reclaimed.
-inline void settle(Magazine& m) {
-  if (m.reclaimed != 0) [[unlikely]]
-    settle_slow(m);
+  const bool undrawn = m.has_mark();
+  m.next_sample = NextSample::none;  // `take` will run dry too early
+  return undrawn;
 }
 
 inline void exchange_stacks(Magazine& m) {
@@ -76,41 +74,51 @@ void flush_stack(Lane& lane, ClassIndex c, Stack base, Stack top) {
 
 // --- sampling: see sampler.h for how, and why nothing else must know of it -----------------------
 
-// Whether the slot that a slow path hands out is sampled: that was found when `take` was filled, or
-// is now.
+// Whether the slot that a slow path hands out is sampled: that was found before, or is now.
 bool is_sample(Lane& lane, ClassIndex c) {
   if (!Sampler::is_on()) [[likely]]
     return false;
   Magazine& m = lane.magazine[c.v];
-  const bool found = m.sample_next;
-  m.sample_next = false;
-  return found || sampler.is_due(lane.sample_distance, size_class(c).slot_bytes);
+  const NextSample found = m.next_sample;
+  m.next_sample = NextSample::none;
+  return found == NextSample::when_dry || found == NextSample::at_mark ||
+         sampler.is_due(lane.sample_distance, size_class(c).slot_bytes);
 }
 
-// Of `slots` slots, how many `take` may hold behind the one that is handed out now.
+// Of the next `slots` slots, how many come before one that is sampled.
 std::uint32_t slots_before_sample(Lane& lane, ClassIndex c, std::uint32_t slots) {
   if (!Sampler::is_on()) [[likely]]
     return slots;
-  const std::uint32_t before =
-      sampler.slots_before(lane.sample_distance, size_class(c).slot_bytes, slots);
-  lane.magazine[c.v].sample_next = before < slots;
-  return before;
+  return sampler.slots_before(lane.sample_distance, size_class(c).slot_bytes, slots);
 }
 
-// After the stacks were exchanged, so that `give` is dry. What is in `take` behind the next sample
-// is as good as freed just now. `now`: slots that are handed out at once.
-void shorten(Lane& lane, ClassIndex c, std::uint32_t now) {
+// The first slot of a `take` of which nothing was drawn for yet. If there is a sample among the
+// others, its place gets the mark, and what was there goes first.
+void* pop_and_mark(Lane& lane, ClassIndex c) {
+  Magazine& m = lane.magazine[c.v];
+  const auto others = static_cast<std::uint32_t>(m.take - m.take_base) - 1;
+  const std::uint32_t before = slots_before_sample(lane, c, others);
+  if (before == others) return *(m.take = m.take - 1);
+  m.next_sample = NextSample::at_mark;
+  return std::exchange(m.take[-1 - static_cast<std::ptrdiff_t>(before)], nullptr);
+}
+
+// malloc has come to the mark.
+bool is_at_mark(const Magazine& m) {
+  return m.has_mark() && m.take != m.take_base && m.take[-1] == nullptr;
+}
+
+// What was freed last is in `take` now. How far it goes is asked when malloc needs it: were it
+// asked here, whether it is given back instead could depend on the answer.
+void mark_undrawn(Lane& lane, ClassIndex c) {
   if (!Sampler::is_on()) [[likely]]
     return;
   Magazine& m = lane.magazine[c.v];
-  const auto slots = static_cast<std::uint32_t>(m.take - m.take_base);
-  const std::uint32_t keep = now + slots_before_sample(lane, c, slots - now);
-  if (keep == slots) return;
-  const std::uint32_t surplus = slots - keep;
-  std::memcpy(m.give_base, m.take_base, surplus * sizeof *m.give_base);
-  std::memmove(m.take_base, m.take_base + surplus, keep * sizeof *m.take_base);
-  m.take = m.take_base + keep;
-  m.give = m.give_base + surplus;
+  if (m.take == m.take_base) return;
+  const Stack top = m.take - 1;
+  flush_stack(lane, c, top, m.take);
+  *top = nullptr;
+  m.next_sample = NextSample::undrawn;
 }
 
 void* noted(void* slot, ClassIndex c, Bytes requested, bool sampled) {
@@ -195,14 +203,15 @@ void tick(Lane& lane) {
   m.used = true;
   const bool sampled = is_sample(lane, c);
   // Each slot of a coarse class is handed out in a slow path, and drawn for there.
-  const std::uint32_t want =
-      is_coarse(c) ? m.capacity : 1 + slots_before_sample(lane, c, m.capacity - 1u);
+  const std::uint32_t others = m.capacity - 1u;
+  const std::uint32_t before = is_coarse(c) ? others : slots_before_sample(lane, c, others);
+  const std::uint32_t want = 1 + before;
   for (;;) {
     const std::uint32_t seen = arena.chunks();
     const Stack base = is_coarse(c) ? m.give_base : m.take_base;
     const std::uint32_t taken = arena.take_slots(lane.slabs, c, base, want);
     if (taken != 0) {
-      if (taken < want) m.sample_next = false;
+      if (taken == want && before < others) m.next_sample = NextSample::when_dry;
       (is_coarse(c) ? m.give : m.take) = base + taken - 1;
       return noted(base[taken - 1], c, requested, sampled);
     }
@@ -219,9 +228,10 @@ void tick(Lane& lane) {
   Busy busy(lane);
   tick(lane);
   Magazine& m = lane.magazine[c.v];
-  settle(m);
+  // Before the stacks' bounds are believed: null words are no slots.
+  const bool undrawn = (m.reclaimed != 0 || m.has_mark()) && settle_slow(m);
   m.used = true;
-  if (m.give != m.give_end) return;
+  if (m.give != m.give_end && !undrawn) return;
   if (is_coarse(c)) {
     flush_stack(lane, c, m.give_base, m.give);
     m.give = m.give_base;
@@ -230,17 +240,13 @@ void tick(Lane& lane) {
   if (m.take != m.take_base || m.capacity == 0) {
     const Stack top = m.take;
     m.take = m.take_base;
-    m.sample_next = false;
+    m.next_sample = NextSample::none;
     flush_stack(lane, c, m.take_base, top);
     grow_magazine(lane, c);
     if (m.give != m.give_end) return;
   }
   exchange_stacks(m);
-  shorten(lane, c, 0);
-  if (m.give == m.give_end) [[unlikely]] {  // the next one is sampled: all went back to `give`
-    m.give = m.give_base;
-    flush_stack(lane, c, m.give_base, m.give_end);
-  }
+  mark_undrawn(lane, c);
 }
 
 // A slot of another lane.
@@ -293,12 +299,12 @@ void give_slots(Lane& lane, ClassIndex c, void* const* slots, std::uint32_t coun
 
 void flush_magazine(Lane& lane, ClassIndex c) {
   Magazine& m = lane.magazine[c.v];
-  settle(m);
+  if (m.reclaimed != 0 || m.has_mark()) settle_slow(m);
   const Stack take = m.take;
   const Stack give = m.give;
   m.take = m.take_base;
   m.give = m.give_base;
-  m.sample_next = false;
+  m.next_sample = NextSample::none;
   flush_stack(lane, c, m.take_base, take);
   flush_stack(lane, c, m.give_base, give);
 }
@@ -327,7 +333,10 @@ void* take_slow(ClassIndex c, Bytes requested) {
   }
   Busy busy(*lane);
   Magazine& m = lane->magazine[c.v];
-  settle(m);
+  const bool at_mark = is_at_mark(m);
+  if (at_mark) m.take = m.take - 1;
+  if (m.reclaimed != 0) [[unlikely]]
+    settle_slow(m);
   if (is_coarse(c)) {
     if (m.give == m.give_base) return refill_slow(*lane, c, requested);
     const Stack top = m.give;
@@ -341,11 +350,10 @@ void* take_slow(ClassIndex c, Bytes requested) {
     if (m.capacity < kBriskSlots) grow_magazine(*lane, c);
   }
   if (m.take == m.take_base) return refill_slow(*lane, c, requested);
-  const bool sampled = dry && is_sample(*lane, c);
-  if (dry) shorten(*lane, c, 1);
-  const Stack top = m.take;
-  m.take = top - 1;
-  return noted(top[-1], c, requested, sampled);
+  const bool is_drawn = !dry && !at_mark;
+  if (is_drawn) return *(m.take = m.take - 1);
+  const bool sampled = is_sample(*lane, c);
+  return noted(pop_and_mark(*lane, c), c, requested, sampled);
 }
 
 void give_slow(void* p, const char* caller) {

@@ -19,7 +19,7 @@
 //   1  each stack lies within its bounds, above a null word
 //   2  what is in a stack is a slot of its class, owned by this lane, and not at rest
 //   3  no slot is twice in the stacks of a lane
-//   4  null words in the stacks are as many as were reclaimed
+//   4  null words in the stacks are as many as were reclaimed, and the mark of a sample
 // Threads: the lane's own. Others may read counts. One other may do what a slow path does while the
 //          owner is in none: it holds `frozen`, and the owner waits for it in its next slow path.
 //          The owner pays a load for that, as the kernel supplies the barrier (membarrier). Slots
@@ -43,19 +43,25 @@ using Stack = void**;
 // The stacks of a magazine that has none yet: null below, no room above.
 inline constinit void* no_stack[1] = {nullptr};
 
-struct alignas(kMagazineBytes) Magazine {
-  Owned<Stack> take = no_stack + 1;       // owner → reports: behind the slot to hand out next
-  Owned<Stack> give = no_stack + 1;       // owner → reports: where the next freed slot goes
-  Stack give_end = no_stack + 1;          // owner: `give` never passes it
-  std::uint32_t magic = 0;                // const: see short_magic()
-  std::uint32_t slab_mask = 0;            // const: slab_bytes - 1
-  std::uint16_t capacity = 0;             // owner: slots per stack
-  bool used = false;                      // owner: had a slow call since the last trim
-  bool sample_next = false;               // owner: when `take` is dry, a sample is due (sampler)
-  Owned<Stack> take_base = no_stack + 1;  // owner → reports
-  Owned<Stack> give_base = no_stack + 1;  // owner → reports
-  Owned<std::uint32_t> reclaimed;         // owner, or who froze the lane: null words in the stacks
+// Where malloc meets the next sample in `take` (sampler). `none`: not in there. `when_dry`: it was
+// filled no further. `at_mark`: at a null word; nobody has looked at what lies behind. `undrawn`:
+// at none that is known, and a null word on top sees to it that somebody looks first.
+enum class NextSample : std::uint8_t { none, when_dry, at_mark, undrawn };
 
+struct alignas(kMagazineBytes) Magazine {
+  Owned<Stack> take = no_stack + 1;           // owner → reports: behind the slot to hand out next
+  Owned<Stack> give = no_stack + 1;           // owner → reports: where the next freed slot goes
+  Stack give_end = no_stack + 1;              // owner: `give` never passes it
+  std::uint32_t magic = 0;                    // const: see short_magic()
+  std::uint32_t slab_mask = 0;                // const: slab_bytes - 1
+  std::uint16_t capacity = 0;                 // owner: slots per stack
+  bool used = false;                          // owner: had a slow call since the last trim
+  NextSample next_sample = NextSample::none;  // owner
+  Owned<Stack> take_base = no_stack + 1;      // owner → reports
+  Owned<Stack> give_base = no_stack + 1;      // owner → reports
+  Owned<std::uint32_t> reclaimed;  // owner, or who froze the lane: null words where slots were
+
+  bool has_mark() const { return next_sample >= NextSample::at_mark; }
   // Slots in both stacks; a hint to other threads.
   std::uint32_t count() const {
     const auto words = static_cast<std::uint32_t>((take - take_base) + (give - give_base));

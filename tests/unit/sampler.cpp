@@ -75,6 +75,26 @@ TEST_CASE("samples are as many as the bytes allocated say, and go when objects a
   CHECK(sound(check_invariants(*this_lane())) == "");
 }
 
+// What was drawn ahead is thrown away when stacks are flushed. It must not matter what it was.
+TEST_CASE("no pattern of allocations and frees is sampled more than another") {
+  options.sample_kib = 64;
+  const ClassIndex c = class_for(208);
+  const double p = 1 - std::exp(-208.0 / (64 * 1024));
+  for (const std::size_t batch : {std::size_t{1}, std::size_t{100}, std::size_t{1000}}) {
+    CAPTURE(batch);
+    const std::uint64_t before = sampler.table().load()->taken;
+    constexpr std::size_t kObjects = 2'000'000;
+    std::vector<void*> objects(batch);
+    for (std::size_t done = 0; done < kObjects; done += batch) {
+      for (void*& object : objects) object = take_slot(c);
+      for (void* object : objects) give_slot(object);
+    }
+    const auto taken = static_cast<double>(sampler.table().load()->taken - before);
+    CHECK(taken == doctest::Approx(kObjects * p).epsilon(0.05));  // four standard deviations
+    CHECK(sound(check_invariants(*this_lane())) == "");
+  }
+}
+
 TEST_CASE("a sampled object lies on pages of its own, and its slot stays taken until it is freed") {
   options.sample_kib = 16;
   for (const Bytes requested : {Bytes{100}, Bytes{1000}, Bytes{5000}, Bytes{30'000}}) {
