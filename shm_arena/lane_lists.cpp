@@ -16,16 +16,16 @@ namespace {
 void link(View& view, const SlabRef& slab, std::uint8_t list) {
   const ClassIndex c = slab.size_class_index();
   SlabDescriptor& d = slab.descriptor();
-  std::uint32_t& head = view.head[c.v][list];
+  std::uint32_t& tail = view.tail[c.v][list];
   d.list = list;
-  d.prev = kNone;
-  d.next = head;
-  if (head != kNone) {
-    if (const SlabRef next = own_slab(view, head, c); next.exists()) {
-      next.descriptor().prev = slab.first().v;
-    }
+  d.next = kNone;
+  d.prev = tail;
+  if (tail == kNone) {
+    view.head[c.v][list] = slab.first().v;
+  } else if (const SlabRef prev = own_slab(view, tail, c); prev.exists()) {
+    prev.descriptor().next = slab.first().v;
   }
-  head = slab.first().v;
+  tail = slab.first().v;
   view.nonempty[c.v] |= static_cast<std::uint8_t>(1u << list);
 }
 
@@ -43,14 +43,14 @@ bool unlink(View& view, const SlabRef& slab) {
   const SlabRef before = own_slab(view, prev, c);
   if ((next != kNone && !after.exists()) || (prev != kNone && !before.exists())) return false;
   std::uint32_t& head = view.head[c.v][list];
-  if (prev == kNone && head != slab.first().v) return false;
-  if (prev == kNone) {
-    head = next;
-    if (next == kNone) view.nonempty[c.v] &= static_cast<std::uint8_t>(~(1u << list));
-  } else {
-    before.descriptor().next = next;
-  }
+  std::uint32_t& tail = view.tail[c.v][list];
+  const std::uint32_t own = slab.first().v;
+  if ((prev == kNone && head != own) || (next == kNone && tail != own)) return false;
+  if (prev == kNone) head = next;
+  if (next == kNone) tail = prev;
+  if (prev != kNone) before.descriptor().next = next;
   if (next != kNone) after.descriptor().prev = prev;
+  if (head == kNone) view.nonempty[c.v] &= static_cast<std::uint8_t>(~(1u << list));
   d.list = LaneSlabs::kNoList;
   return true;
 }
@@ -92,6 +92,7 @@ void refile(View& view, const SlabRef& slab) {
 void make_lists(View& view) {
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     for (std::uint32_t& head : view.head[c]) head = kNone;
+    for (std::uint32_t& tail : view.tail[c]) tail = kNone;
     view.nonempty[c] = 0;
     view.spare[c] = kNone;
   }

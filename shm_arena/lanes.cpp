@@ -88,14 +88,21 @@ bool advance(View& view, ClassIndex c) {
   return false;
 }
 
-// The fullest slab that has room goes to the cursor.
+// The fullest slab that has room goes to the cursor. Since it was filed, more of it may have been
+// given; then it is filed anew. After some looks, any slab will do.
 bool pick(View& view, ClassIndex c) {
-  while (view.nonempty[c.v] != 0) {
+  constexpr int kLooks = 8;
+  for (int look = 0; view.nonempty[c.v] != 0; look++) {
     const auto fullest = static_cast<std::uint32_t>(std::bit_width(view.nonempty[c.v]) - 1);
     const SlabRef slab = own_slab(view, view.head[c.v][fullest], c);
     if (!slab.exists() || !unlink(view, slab)) {
       make_lists(view);
       return false;
+    }
+    const std::uint32_t used = slab.info().capacity - slab.free_slots();
+    if (look < kLooks && used < least_used(slab.info(), fullest)) {
+      file(view, slab);
+      continue;
     }
     set_cursor(view, slab);
     return true;
@@ -220,10 +227,14 @@ void give_slow(ashlar_shm& arena, void* p) {
 
 namespace {
 
-// A slot of a slab that is not at the cursor was given: the slab had none in that word, or the word
-// has nothing but room now.
-[[gnu::noinline]] void after_give_slow(View& view, UnitIndex first, ClassIndex c) {
-  if (const SlabRef slab = own_slab(view, first.v, c); slab.exists()) refile(view, slab);
+// A slot of a slab that is not at the cursor was given: the slab had none in that word, or, if
+// `may_be_empty`, the word has nothing but room now.
+[[gnu::noinline]] void after_give_slow(View& view, UnitIndex first, ClassIndex c,
+                                       bool may_be_empty) {
+  const SlabRef slab = own_slab(view, first.v, c);
+  if (!slab.exists()) return;
+  // One that is filed stays where it is, until it is picked: see pick().
+  if (may_be_empty || slab.descriptor().list == LaneSlabs::kNoList) refile(view, slab);
 }
 
 }  // namespace
@@ -249,8 +260,9 @@ void give_elsewhere(ashlar_shm& arena, View& view, void* p, std::uint64_t entry)
   if (at_cursor) return;
   // Bits behind the last slot are always set.
   const std::uint64_t none_free = slot / 64 == k.last_word ? k.no_slots : 0;
-  if (old == none_free || (old | bit) == ~std::uint64_t{0}) [[unlikely]]
-    after_give_slow(view, first, UnitEntry{entry}.size_class());
+  const bool may_be_empty = (old | bit) == ~std::uint64_t{0};
+  if (old == none_free || may_be_empty) [[unlikely]]
+    after_give_slow(view, first, UnitEntry{entry}.size_class(), may_be_empty);
 }
 
 }  // namespace ashlar::shm

@@ -56,9 +56,11 @@ struct View {
   ashlar_shm* arena = nullptr;
   std::uint32_t lane = 0;
   Cursor cursor[kEntryClasses];  // those above kClassCount take and match nothing
-  std::uint32_t head[kClassCount][LaneSlabs::kLists];  // first slab of each list, or kNone
-  std::uint8_t nonempty[kClassCount];                  // bit l: list l has a slab
-  std::uint32_t spare[kClassCount];                    // the one all-free slab that is kept
+  // First and last slab of each list, or kNone: who came first is used first, and has most room.
+  std::uint32_t head[kClassCount][LaneSlabs::kLists];
+  std::uint32_t tail[kClassCount][LaneSlabs::kLists];
+  std::uint8_t nonempty[kClassCount];  // bit l: list l has a slab
+  std::uint32_t spare[kClassCount];    // the one all-free slab that is kept
 
   // The cursor of that entry's class, whosoever the unit is.
   Cursor& cursor_of(std::uint64_t entry) {
