@@ -11,8 +11,9 @@ namespace ashlar::shm {
 
 // Where this process looks first; for its threads, and never believed.
 struct HandleHints {
-  std::atomic<std::uint32_t> entry = 0;               // from here on for one that is free
-  std::atomic<std::uint32_t> slab[kClassCount] = {};  // the unit of one that may have room
+  std::atomic<std::uint32_t> entry = 0;                     // from here on for one that is free
+  std::atomic<std::uint32_t> slab[kClassCount] = {};        // the unit of one that may have room
+  std::atomic<std::uint32_t> empty_slab[kClassCount] = {};  // of one that may be all free
 };
 
 }  // namespace ashlar::shm

@@ -32,7 +32,9 @@ HeldSlab HeldSlab::make(View& view, ClassIndex c) {
   if (first.v == kNone) return {};
   const SlabRef slab(arena, unit_of(first), c);
   slab.enter(tag_of_holder(view.lane));
+  arena.pages.taken_by(first).store(static_cast<std::uint16_t>(view.lane + 1));
   arena.pages.commit(view.lane, first, pages, BlockKind::slab);
+  arena.lane(view.lane).held_pages.fetch_add(pages.v);
   return {arena, view.lane, slab};
 }
 
@@ -49,12 +51,21 @@ std::uint32_t HeldSlab::free_slot() const {
   return slab_.info().capacity;
 }
 
+bool HeldSlab::is_empty() const {
+  for (std::uint32_t w = 0; w < slab_.info().words; w++) {
+    if ((~slab_.word(w).load() & slab_.slots_of_word(w)) != 0) return false;
+  }
+  return true;
+}
+
 bool HeldSlab::retire() {
   slab_.set_owner(tag_of_holder(lane_));
   const PageIndex first = first_page(slab_.first());
+  const std::uint32_t taken_by = arena_->pages.taken_by(first).load() - 1u;
   if (!arena_->pages.begin_give(lane_, first, slab_.pages())) return false;
   slab_.leave();
   arena_->pages.end_give(lane_, first, slab_.pages());
+  if (taken_by < kLanes) arena_->lane(taken_by).release(slab_.pages().v);
   slab_ = SlabRef::none();
   return true;
 }

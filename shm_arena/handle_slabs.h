@@ -2,7 +2,8 @@
 // L4 · handle_slabs: slabs of objects with handles, which belong to nobody.
 //
 // What:    a lane holds such a slab for the moment in which it changes its bits. Nobody waits: who
-//          finds one held goes to another, or leaves the work to a later call.
+//          finds one held goes to another, or leaves the work to a later call. For quotas, a slab
+//          counts for the lane that made it.
 // How:     the entry of a slab's first unit says `open`, or who holds it; one exchange changes it.
 //          Being open is all there is to know of a slab, so the exchange cannot be fooled by what
 //          happened in between.
@@ -37,7 +38,7 @@ class HeldSlab {
   Bytes offset_of(std::uint32_t slot) const {
     return Bytes{slab_.first().v} * kUnitBytes + Bytes{slot} * slab_.info().slot_bytes;
   }
-  bool is_empty() const { return slab_.free_slots() == slab_.info().capacity; }
+  bool is_empty() const;
   // Gives its pages back; all slots are free. False: their chunk is held, try again later.
   bool retire();
 

@@ -227,28 +227,43 @@ bool is_pinned(const ashlar_shm& arena, std::uint32_t index) {
   return false;
 }
 
+namespace {
+
+// Of each class this process keeps one slab that is all free: the last one.
+void keep_empty(View& view, ClassIndex c, UnitIndex first) {
+  const std::uint32_t before = view.arena->hints.empty_slab[c.v].exchange(first.v);
+  if (before == first.v) return;
+  HeldSlab slab(*view.arena, view.lane, UnitIndex{before});
+  if (slab && slab->size_class_index() == c && slab.is_empty()) static_cast<void>(slab.retire());
+}
+
+}  // namespace
+
 void reclaim(View& view, std::uint32_t index) {
   ashlar_shm& arena = *view.arena;
   HandleWord& word = *arena.handle_word(index);
   const HandleEntry entry = word.load();
   if (entry.state() != HandleEntry::kDropped) return;
   const Bytes at = entry.data_offset();
-  HeldSlab slab(arena, view.lane, unit_at(at));
-  // Only who holds the slab changes a dropped entry.
-  if (!slab || word.load() != entry || is_pinned(arena, index)) return;
-  const ClassIndex c = slab->size_class_index();
-  const std::uint32_t slot = slab->slot_at(at);
-  if (slot == slab->info().capacity) return;
+  ClassIndex c{};
+  UnitIndex emptied{kNone};
   {
-    const Change change(view, index, at);
-    word.store(HandleEntry(HandleEntry::kFree, entry.generation() + 1, 0));
-    slab->give(slot);
+    HeldSlab slab(arena, view.lane, unit_at(at));
+    // Only who holds the slab changes a dropped entry.
+    if (!slab || word.load() != entry || is_pinned(arena, index)) return;
+    const std::uint32_t slot = slab->slot_at(at);
+    if (slot == slab->info().capacity) return;
+    {
+      const Change change(view, index, at);
+      word.store(HandleEntry(HandleEntry::kFree, entry.generation() + 1, 0));
+      slab->give(slot);
+    }
+    c = slab->size_class_index();
+    if (slab.is_empty()) emptied = slab->first();
+    arena.hints.slab[c.v].store(slab->first().v);
   }
   arena.hints.entry.store(index);
-  const std::uint32_t first = slab->first().v;
-  std::atomic<std::uint32_t>& hint = arena.hints.slab[c.v];
-  if (hint.load() != first && slab.is_empty() && slab.retire()) return;
-  hint.store(first);
+  if (emptied.v != kNone) keep_empty(view, c, emptied);
   const std::uint64_t class_bit = std::uint64_t{1} << c.v;
   State& state = arena.state();
   if ((state.handle_room.load() & class_bit) == 0) state.handle_room.fetch_or(class_bit);

@@ -164,8 +164,8 @@ struct ChunkWord {
   std::atomic<ChunkState> state;  // atomic: any, by exchange
 };
 
-// Beside the core's metadata of a chunk: for the first page of a large block, the lane it was
-// taken by, plus one; and which units had slots freed by others.
+// Beside the core's metadata of a chunk: for the first page of a large block, or of a slab of objects
+// with handles, the lane it was taken by, plus one; and which units had slots freed by others.
 struct SharedChunk {
   ChunkMeta core;
   std::atomic<std::uint16_t> taken_by[kPagesPerChunk];

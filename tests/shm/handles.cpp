@@ -260,6 +260,37 @@ TEST_CASE("what a dead process had locked is free to move, and its pass can be c
   CHECK(arena.broken() == "");
 }
 
+TEST_CASE("slabs of objects count for the quota of the process that made them") {
+  Shared arena(anonymous());
+  const auto held = [&arena] {
+    Bytes sum = 0;
+    ashlar_shm_processes(
+        arena,
+        [](const ashlar_shm_process* process, void* context) {
+          if (process->pid == ::getpid()) *static_cast<Bytes*>(context) = process->held;
+          return 0;
+        },
+        &sum);
+    return sum;
+  };
+  REQUIRE(ashlar_shm_set_quota(arena, kMiB) == 0);
+  std::vector<ashlar_handle> objects;
+  while (const ashlar_handle h = ashlar_shm_handle_alloc(arena, 1000)) objects.push_back(h);
+  CHECK(errno == EDQUOT);
+  CHECK(objects.size() == kMiB / 1024);
+  CHECK(held() == kMiB);
+  CHECK(ashlar_shm_malloc(arena, 1000) == nullptr);
+  // Another process may take as much, and give back what is not its own.
+  Child other([&] {
+    if (ashlar_shm_handle_alloc(arena, 2000) == 0) ::_exit(1);
+    for (const ashlar_handle h : objects) ashlar_shm_handle_free(arena, h);
+  });
+  CHECK(other.wait() == 0);
+  CHECK(held() <= kUnitBytes);
+  CHECK(ashlar_shm_malloc(arena, 1000) != nullptr);
+  CHECK(arena.broken() == "");
+}
+
 TEST_CASE("random steps beside a model") {
   for_seeds(4, [](Random& random) {
     Shared arena(anonymous(256 * kMiB));

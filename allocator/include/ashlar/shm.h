@@ -192,7 +192,8 @@ int ashlar_shm_check(ashlar_shm *, char *why, size_t why_len);
 /* --- who holds what ----------------------------------------------------------------------------- */
 
 /* The most bytes of slabs and large blocks that one process may hold; 0: no limit. For all
- * processes, from now on. Blocks of a process that is gone count for whoever leases its lane next. */
+ * processes, from now on. Slabs of objects with handles count for the process that made them. Blocks
+ * of a process that is gone count for whoever leases its lane next. */
 int ashlar_shm_set_quota(ashlar_shm *, size_t bytes);
 
 typedef struct ashlar_shm_stats {
