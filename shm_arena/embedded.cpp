@@ -97,4 +97,9 @@ ashlar_shm* attach_embedded(const void* memory, Bytes new_bytes, OpenAt open) {
   return arena;
 }
 
+void detach_embedded(const void* memory) {
+  Locked locked;
+  close_stale(memory);
+}
+
 }  // namespace ashlar::shm

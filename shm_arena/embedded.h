@@ -22,5 +22,7 @@ ashlar_shm* find_embedded(const void* memory);
 using OpenAt = ashlar_shm* (*)(int fd, Offset origin, Bytes new_bytes);
 // The handle on the arena at `memory`, or on a new one there. Null and errno.
 ashlar_shm* attach_embedded(const void* memory, Bytes new_bytes, OpenAt open);
+// No handle on the arena at `memory`, or on one whose memory is gone, is open any more.
+void detach_embedded(const void* memory);
 
 }  // namespace ashlar::shm

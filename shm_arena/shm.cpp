@@ -180,6 +180,7 @@ ASHLAR_PUBLIC ashlar_shm* ashlar_shm_embedded(const void* memory) {
   ashlar_shm* const arena = shm::find_embedded(memory);
   return arena != nullptr ? arena : shm::attach_embedded(memory, 0, shm::open_at);
 }
+ASHLAR_PUBLIC void ashlar_shm_unembed(const void* memory) { shm::detach_embedded(memory); }
 
 // --- blocks -------------------------------------------------------------------------------------
 

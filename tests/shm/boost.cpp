@@ -21,6 +21,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shm.h"
@@ -221,13 +222,106 @@ TEST_CASE("a mapped file keeps its objects") {
   {
     FileSegment segment(bi::create_only, path.c_str(), 16 * kMiB);
     segment.construct<int>("number")(42);
-    CHECK_FALSE(FileSegment::shrink_to_fit(path.c_str()));
   }
-  CHECK_FALSE(FileSegment::grow(path.c_str(), kMiB));
   FileSegment segment(bi::open_only, path.c_str());
   CHECK(*segment.find<int>("number").first == 42);
   CHECK(segment.construct<int>("another")(43) != nullptr);
   CHECK(segment.check_sanity());
+}
+
+TEST_CASE("a segment grows while nobody has it mapped, and shrinks when what was added is empty") {
+  const Name file("grown");
+  const std::string path = std::string("/dev/shm/") + static_cast<const char*>(file);
+  const auto file_bytes = [&path] {
+    struct stat status {};
+    return ::stat(path.c_str(), &status) == 0 ? static_cast<Bytes>(status.st_size) : 0;
+  };
+  const auto in_first = [&path] {
+    FileSegment segment(bi::open_only, path.c_str());
+    return segment.get_free_memory();
+  };
+  FileSegment(bi::create_only, path.c_str(), 16 * kMiB).construct<int>("number")(42);
+  const Bytes free = in_first();
+  CHECK_FALSE(FileSegment::grow(path.c_str(), kMiB));  // too little for an arena
+  REQUIRE(FileSegment::shrink_to_fit(path.c_str()));
+  CHECK(file_bytes() == 16 * kMiB);
+  REQUIRE(FileSegment::grow(path.c_str(), 32 * kMiB));
+  REQUIRE(FileSegment::grow(path.c_str(), 8 * kMiB));
+  CHECK(file_bytes() == 56 * kMiB);
+  std::vector<FileSegment::handle_t> handles;
+  {
+    FileSegment segment(bi::open_only, path.c_str());
+    CHECK(segment.get_size() == 56 * kMiB);
+    CHECK(segment.get_free_memory() >= free + 34 * kMiB);
+    CHECK(*segment.find<int>("number").first == 42);
+    while (void* const p = segment.allocate(kMiB, std::nothrow)) {
+      fill(p, kMiB, handles.size());
+      CHECK(segment.get_segment_manager()->size(p) == kMiB);
+      handles.push_back(segment.get_handle_from_address(p));
+    }
+    CHECK(handles.size() >= 40);
+    CHECK(segment.check_sanity());
+  }
+  CHECK(FileSegment::shrink_to_fit(path.c_str()));
+  CHECK(file_bytes() == 56 * kMiB);
+  {
+    FileSegment segment(bi::open_only, path.c_str());
+    for (std::size_t i = 0; i < handles.size(); i++) {
+      void* const p = segment.get_address_from_handle(handles[i]);
+      CHECK(is_filled(p, kMiB, i));
+      segment.deallocate(p);
+    }
+    CHECK(segment.get_free_memory() >= free + 34 * kMiB);
+  }
+  // Not while somebody may still write to lanes of his in it.
+  int done[2];
+  REQUIRE(::pipe(done) == 0);
+  Child user([&] {
+    {
+      FileSegment segment(bi::open_only, path.c_str());
+      std::vector<void*> blocks;
+      while (void* const p = segment.allocate(kMiB, std::nothrow)) blocks.push_back(p);
+      for (void* const p : blocks) segment.deallocate(p);
+    }
+    static_cast<void>(::write(done[1], "", 1));
+    for (;;) ::pause();
+  });
+  char byte;
+  REQUIRE(::read(done[0], &byte, 1) == 1);
+  CHECK(FileSegment::shrink_to_fit(path.c_str()));
+  CHECK(file_bytes() == 56 * kMiB);
+  user.kill();
+  REQUIRE(FileSegment::shrink_to_fit(path.c_str()));
+  CHECK(file_bytes() >= 16 * kMiB);
+  CHECK(file_bytes() <= 16 * kMiB + kPageBytes);
+  CHECK(in_first() == free);
+  FileSegment segment(bi::open_only, path.c_str());
+  CHECK(*segment.find<int>("number").first == 42);
+  CHECK(segment.check_sanity());
+  CHECK(segment.destroy<int>("number"));
+  CHECK(segment.all_memory_deallocated());
+  // Seven times, and not once more.
+  for (int i = 0; i < 7; i++) REQUIRE(FileSegment::grow(path.c_str(), 5 * kMiB));
+  CHECK_FALSE(FileSegment::grow(path.c_str(), 5 * kMiB));
+}
+
+TEST_CASE("a process is killed in what was added, and one goes on") {
+  const Name name("grown");
+  Segment(bi::create_only, name, 8 * kMiB);
+  REQUIRE(Segment::grow(name, 16 * kMiB));
+  Segment segment(bi::open_only, name);
+  while (segment.allocate(kMiB, std::nothrow) != nullptr) {
+  }
+  for (int round = 0; round < 10; round++) {
+    Child victim([&] {
+      Segment own(bi::open_only, name);
+      for (;;) own.deallocate(own.allocate(50'000, std::nothrow));
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    victim.kill();
+    for (int i = 0; i < 100; i++) segment.deallocate(segment.allocate(50'000, std::nothrow));
+    REQUIRE(segment.check_sanity());
+  }
 }
 
 TEST_CASE("a buffer is managed if it is a file's, else it has no memory") {
@@ -242,7 +336,7 @@ TEST_CASE("a buffer is managed if it is a file's, else it has no memory") {
   Buffer there(bi::open_only, again.get_address(), again.get_size());
   CHECK(*there.find<int>("number").first == 42);
   CHECK(there.destroy<int>("number"));
-  CHECK_THROWS_AS(buffer.grow(kMiB), bi::interprocess_exception);
+  CHECK_THROWS_AS(buffer.grow(kMiB), bi::interprocess_exception);  // too little
   CHECK_THROWS_AS(buffer.zero_free_memory(), bi::interprocess_exception);
   // Made once more in the same place: nothing is left of what was there.
   buffer.construct<int>("left")(1);

@@ -12,9 +12,14 @@
 // Deaths   who is killed while taking or giving memory holds up nobody, and is recovered.
 //          Boost's index of names has a mutex of Boost's: who is killed inside construct(),
 //          find() or destroy() leaves it locked.
-// Size     a segment has at least 4 MiB and a page. It does not grow or shrink: grow() and
-//          shrink_to_fit() throw, or return false where Boost catches that. Memory that was
-//          freed goes back to the system all the same. zero_free_memory() throws.
+// Size     a segment has at least 4 MiB and a page. grow() adds an arena in what was added to its
+// file,
+//          4 MiB and a page at least, seven times at most; shrink_to_fit() takes those away that
+//          are empty, the last ones first. The first one keeps its size, as its file must have it;
+//          memory that was freed goes back to the system all the same. As with Boost's own, nobody
+//          may have the segment mapped meanwhile. No block is larger than the arena that it lies
+//          in. zero_free_memory() throws: what is free in slabs of other threads is theirs to take
+//          at any moment, with no lock that could stop them.
 // Limits   each process maps the segment twice. Alignments up to a page; more would not hold in
 //          another process. If a segment cannot have an arena (no such memory, /dev/shm full, the
 //          name is gone before a process first takes memory), its memory counts as full: allocate()
@@ -56,10 +61,7 @@ class shm_algorithm {
 
   // In the first of `size` bytes. The `reserved` ones behind this object are the caller's.
   shm_algorithm(size_type size, size_type reserved) : size_(size) {
-    const size_type before = arena_distance(reserved);
-    if (before < size && ashlar_shm_embed(address() + before, size - before) != nullptr) {
-      arena_distance_ = before;
-    }
+    add_arena(sizeof(shm_algorithm) + reserved, size);
   }
   shm_algorithm(const shm_algorithm&) = delete;
   shm_algorithm& operator=(const shm_algorithm&) = delete;
@@ -72,18 +74,26 @@ class shm_algorithm {
 
   void* allocate(size_type bytes) { return allocate_aligned(bytes, Alignment); }
   void* allocate_aligned(size_type bytes, size_type alignment) {
-    ashlar_shm* const in = arena();
-    if (in == nullptr || alignment > kPageBytes) return nullptr;
-    void* const block = alignment <= Alignment ? ashlar_shm_malloc(in, bytes)
-                                               : ashlar_shm_memalign(in, alignment, bytes);
-    return block == nullptr ? nullptr : arena_address() + ashlar_shm_offset(in, block);
+    if (alignment > kPageBytes) return nullptr;
+    for (size_type a = 0; a < arenas_; a++) {
+      ashlar_shm* const in = arena(a);
+      if (in == nullptr) continue;
+      void* const block = alignment <= Alignment ? ashlar_shm_malloc(in, bytes)
+                                                 : ashlar_shm_memalign(in, alignment, bytes);
+      if (block != nullptr) return arena_address(a) + ashlar_shm_offset(in, block);
+    }
+    return nullptr;
   }
   void deallocate(void* block) {
-    if (ashlar_shm* const in = arena()) ashlar_shm_free(in, in_handle(in, block));
+    if (block == nullptr) return;
+    const size_type a = arena_of(block);
+    if (ashlar_shm* const in = arena(a))
+      ashlar_shm_free(in, in_handle(in, block, arena_address(a)));
   }
   size_type size(const void* block) const {
-    ashlar_shm* const in = arena();
-    return in == nullptr ? 0 : ashlar_shm_usable_size(in, in_handle(in, block));
+    const size_type a = arena_of(block);
+    ashlar_shm* const in = arena(a);
+    return in == nullptr ? 0 : ashlar_shm_usable_size(in, in_handle(in, block, arena_address(a)));
   }
 
   // All of them are added to the chain, or none.
@@ -140,31 +150,55 @@ class shm_algorithm {
   // --- the segment -----------------------------------------------------------------------------
 
   size_type get_size() const { return size_; }
-  // Looks at all of the arena.
+  // Looks at all of its arenas.
   size_type get_free_memory() const {
-    const ashlar_shm_stats stats = statistics();
-    return stats.max_bytes - stats.allocated;
+    size_type bytes = 0;
+    for (size_type a = 0; a < arenas_; a++) {
+      const ashlar_shm_stats stats = statistics(a);
+      bytes += stats.max_bytes - stats.allocated;
+    }
+    return bytes;
   }
   bool all_memory_deallocated() const {
-    const ashlar_shm_stats stats = statistics();
-    return stats.small_blocks + stats.large_blocks == 0;
+    for (size_type a = 0; a < arenas_; a++) {
+      if (!is_empty(a)) return false;
+    }
+    return true;
   }
   bool check_sanity() const {
-    ashlar_shm* const in = arena();
-    return in != nullptr && ashlar_shm_check(in, nullptr, 0) == 0;
+    for (size_type a = 0; a < arenas_; a++) {
+      ashlar_shm* const in = arena(a);
+      if (in == nullptr || ashlar_shm_check(in, nullptr, 0) != 0) return false;
+    }
+    return arenas_ != 0;
   }
 
-  void grow(size_type) { refuse("ashlar::shm_algorithm: a segment does not grow"); }
-  void shrink_to_fit() { refuse("ashlar::shm_algorithm: a segment does not shrink"); }
+  // The segment has been made that much longer.
+  void grow(size_type extra) {
+    if (arenas_ == kMostArenas)
+      refuse("ashlar::shm_algorithm: a segment grows seven times at most");
+    if (!add_arena(size_, size_ + extra)) {
+      refuse("ashlar::shm_algorithm: a segment grows by 4 MiB and a page at least");
+    }
+    size_ += extra;
+  }
+  // The segment will be cut off at get_size().
+  void shrink_to_fit() {
+    for (; arenas_ > 1; size_ = distance_[--arenas_]) {
+      const size_type last = arenas_ - 1;
+      ashlar_shm_unembed(arena_address(last));
+      if (!is_empty(last) || is_in_use(last)) return;
+    }
+  }
   void zero_free_memory() { refuse("ashlar::shm_algorithm: free memory is not zeroed"); }
 
-  // This process's handle, for <ashlar/shm.h>; null: the segment has no arena, see errno.
-  ashlar_shm* arena() const {
-    return arena_distance_ == 0 ? nullptr : ashlar_shm_embedded(arena_address());
-  }
+  // This process's handle on the first arena, for <ashlar/shm.h>; null: the segment has none, see
+  // errno.
+  ashlar_shm* arena() const { return arena(0); }
 
  private:
   static constexpr size_type kPageBytes = 4096;
+  static constexpr size_type kMostArenas = 8;
 
   [[noreturn]] static void refuse(const char* why) {
     throw boost::interprocess::interprocess_exception(why);
@@ -176,18 +210,31 @@ class shm_algorithm {
   }
 
   char* address() const { return reinterpret_cast<char*>(const_cast<shm_algorithm*>(this)); }
-  char* arena_address() const { return address() + arena_distance_; }
-  // To the first page behind this object and what is reserved.
-  size_type arena_distance(size_type reserved) const {
-    const auto begin = reinterpret_cast<std::uintptr_t>(this);
-    const std::uintptr_t end = begin + sizeof(shm_algorithm) + reserved;
-    return (end + kPageBytes - 1) / kPageBytes * kPageBytes - begin;
+  char* arena_address(size_type a) const { return address() + distance_[a]; }
+  ashlar_shm* arena(size_type a) const {
+    return a < arenas_ ? ashlar_shm_embedded(arena_address(a)) : nullptr;
   }
-  void* in_handle(ashlar_shm* in, const void* block) const {
-    return block == nullptr
-               ? nullptr
-               : ashlar_shm_pointer(in, static_cast<ashlar_off>(static_cast<const char*>(block) -
-                                                                arena_address()));
+  // The one that a block lies in.
+  size_type arena_of(const void* block) const {
+    const auto distance = static_cast<size_type>(static_cast<const char*>(block) - address());
+    size_type a = 0;
+    while (a + 1 < arenas_ && distance >= distance_[a + 1]) a++;
+    return a;
+  }
+  // From the first page behind `begin`, to `end`. False: there is none.
+  bool add_arena(size_type begin, size_type end) {
+    const auto own = reinterpret_cast<std::uintptr_t>(this);
+    const std::uintptr_t page = (own + begin + kPageBytes - 1) / kPageBytes * kPageBytes;
+    const size_type distance = page - own;
+    if (distance >= end || ashlar_shm_embed(address() + distance, end - distance) == nullptr) {
+      return false;
+    }
+    distance_[arenas_++] = distance;
+    return true;
+  }
+  static void* in_handle(ashlar_shm* in, const void* block, const char* arena_address) {
+    return ashlar_shm_pointer(
+        in, static_cast<ashlar_off>(static_cast<const char*>(block) - arena_address));
   }
   template <class BytesOf>
   void add_blocks(size_type count, multiallocation_chain& chain, BytesOf&& bytes_of) {
@@ -199,14 +246,26 @@ class shm_algorithm {
     }
     chain.splice_after(chain.last(), added);
   }
-  ashlar_shm_stats statistics() const {
+  ashlar_shm_stats statistics(size_type a) const {
     ashlar_shm_stats stats{};
-    if (ashlar_shm* const in = arena()) ashlar_shm_stat(in, &stats);
+    if (ashlar_shm* const in = arena(a)) ashlar_shm_stat(in, &stats);
     return stats;
+  }
+  bool is_empty(size_type a) const {
+    const ashlar_shm_stats stats = statistics(a);
+    return stats.small_blocks + stats.large_blocks == 0;
+  }
+
+  // Some living process has taken memory there, and may have a handle on it to the end of its days.
+  bool is_in_use(size_type a) const {
+    ashlar_shm* const in = arena(a);
+    const auto is_alive = [](const ashlar_shm_process* process, void*) { return process->alive; };
+    return in != nullptr && ashlar_shm_processes(in, is_alive, nullptr) != 0;
   }
 
   size_type size_;
-  size_type arena_distance_ = 0;  // from this object to its arena; 0: it has none
+  size_type arenas_ = 0;
+  size_type distance_[kMostArenas] = {};  // from this object to each of its arenas
 };
 
 }  // namespace ashlar

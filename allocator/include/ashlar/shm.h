@@ -90,6 +90,10 @@ ashlar_shm *ashlar_shm_embed(void *memory, size_t bytes);
 /* The handle on the arena that was made at `memory`, here or in another process. A few nanoseconds,
  * after the first call. */
 ashlar_shm *ashlar_shm_embedded(const void *memory);
+/* Closes this process's handle on it, and those on memory that is not mapped any more: before the
+ * file is cut off. Whoever has taken memory there and still has a handle would write behind its end;
+ * see ashlar_shm_processes(). */
+void ashlar_shm_unembed(const void *memory);
 
 /* --- blocks -------------------------------------------------------------------------------------
  * Aligned to 16 bytes at least. A thread that is killed leaks at most the one block that it was
