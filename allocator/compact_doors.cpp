@@ -7,6 +7,7 @@
 #include "compact.h"
 #include "door.h"
 #include "maintenance.h"
+#include "movable_pools.h"
 #include "notices.h"
 #include "pool_handles.h"
 
@@ -28,13 +29,23 @@ ASHLAR_DOOR void* ashlar_frag_move(void* p) {
 
 // --- pools --------------------------------------------------------------------------------------
 
+namespace {
+
+ashlar_pool* handle_of_new(MovablePool* pool) {
+  if (pool == nullptr) return nullptr;
+  movable_pools.add(*pool);
+  return pool->handle();
+}
+
+}  // namespace
+
 ASHLAR_DOOR ashlar_pool* ashlar_pool_create(ashlar_relocate* relocate, void* context) {
-  MovablePool* const pool = MovablePool::create(relocate, context);
-  return pool == nullptr ? nullptr : pool->handle();
+  return handle_of_new(MovablePool::create(relocate, context));
 }
 
 ASHLAR_DOOR void ashlar_pool_destroy(ashlar_pool* pool) {
   MovablePool& p = MovablePool::of(pool, "ashlar_pool_destroy");
+  movable_pools.remove(p);
   if (p.names() == nullptr) return p.destroy();
   PoolHandles::of(pool, "ashlar_pool_destroy").destroy();
 }
@@ -122,8 +133,7 @@ T or_stale(T result) {
 }  // namespace
 
 ASHLAR_DOOR ashlar_pool* ashlar_pool_create_for_handles(void) {
-  MovablePool* const pool = PoolHandles::create();
-  return pool == nullptr ? nullptr : pool->handle();
+  return handle_of_new(PoolHandles::create());
 }
 
 ASHLAR_DOOR ashlar_handle ashlar_pool_handle_alloc(ashlar_pool* pool, size_t bytes) {

@@ -12,8 +12,6 @@
 
 namespace ashlar {
 
-constinit MovablePools movable_pools;
-
 namespace {
 
 // Whose pass this thread is in: a forked child has this from the thread that forked.
@@ -80,14 +78,12 @@ MovablePool* MovablePool::create(ashlar_relocate* relocate, void* context, Names
   pool->relocate_ = relocate;
   pool->context_ = context;
   pool->names_ = names;
-  movable_pools.add(*pool);
   return pool;
 }
 
 void MovablePool::destroy() {
   if (magic_.exchange(0) != kMagic)
     refuse("ashlar_pool_destroy", this, " is not a pool, or not any more");
-  movable_pools.remove(*this);
   program_heaps.destroy(heap_->handle());
   give_slot(this, "ashlar_pool_destroy");
 }
@@ -340,53 +336,6 @@ bool MovablePool::settle_orphan(Header& h) const {
     if (stays && names_ == nullptr) next += Header::kPin;
   } while (!h.state.compare_exchange_weak(state, next));
   return next != Header::kNone;
-}
-
-// --- all of them --------------------------------------------------------------------------------
-
-void MovablePools::add(MovablePool& pool) {
-  lock_.lock();
-  pool.next_ = first_;
-  first_ = &pool;
-  count_++;
-  lock_.unlock();
-}
-
-void MovablePools::remove(MovablePool& pool) {
-  lock_.lock();
-  MovablePool** link = &first_;
-  while (*link != &pool) link = &(*link)->next_;
-  *link = pool.next_;
-  if (turn_ == &pool) turn_ = pool.next_;
-  count_--;
-  lock_.unlock();
-}
-
-bool MovablePools::compact(std::uint64_t budget_us, ashlar_moved& moved) {
-  const std::uint64_t begin = os::now_us();
-  lock_.lock();
-  std::size_t left = count_;
-  lock_.unlock();
-  for (MovablePool* pool = on_turn(nullptr); pool != nullptr && left > 0; left--) {
-    const std::uint64_t taken = os::now_us() - begin;
-    if (taken >= budget_us) return true;
-    bool busy = false;
-    if (pool->has_relocate() && pool->compact(budget_us - taken, SIZE_MAX, moved, busy) && !busy) {
-      return true;
-    }
-    pool = on_turn(pool);
-  }
-  return false;
-}
-
-// Whose turn it is, once that of `done` is over. Null: there are no pools.
-MovablePool* MovablePools::on_turn(const MovablePool* done) {
-  lock_.lock();
-  if (turn_ == done && done != nullptr) turn_ = done->next_;
-  if (turn_ == nullptr) turn_ = first_;
-  MovablePool* const pool = turn_;
-  lock_.unlock();
-  return pool;
 }
 
 }  // namespace ashlar

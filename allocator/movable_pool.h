@@ -102,26 +102,4 @@ class MovablePool {
   MovablePool* next_ = nullptr;  // lock: MovablePools::lock_
 };
 
-// All pools, for who offers a quiet moment and does not know them. In a child of fork the list is
-// whole, whoever was changing it; the lock is taken over from who is not there (Lock).
-class MovablePools {
- public:
-  constexpr MovablePools() = default;
-
-  void add(MovablePool& pool);
-  void remove(MovablePool& pool);
-  // Passes over those that have a function, one after the other. True: there may be more to do.
-  bool compact(std::uint64_t budget_us, ashlar_moved& moved);
-
- private:
-  MovablePool* on_turn(const MovablePool* done);
-
-  Lock lock_;
-  MovablePool* first_ = nullptr;  // lock: lock_, like the next two
-  MovablePool* turn_ = nullptr;   // whose passes go on; null: the first's
-  std::size_t count_ = 0;
-};
-
-extern constinit MovablePools movable_pools;
-
 }  // namespace ashlar

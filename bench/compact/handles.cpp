@@ -33,7 +33,7 @@ double ns_each(std::size_t count, Work&& work) {
 
 void lock_and_unlock(ashlar_handle handle) {
   // As a program would, it touches the object.
-  ++*static_cast<volatile char*>(ashlar_pool_handle_lock(pool, handle));
+  *static_cast<volatile char*>(ashlar_pool_handle_lock(pool, handle)) = 1;
   ashlar_pool_handle_unlock(pool, handle);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Pools whose objects move while the program goes on: what is reached by tag is always what was
 // put there, whatever callbacks do.
-#include "movable_pool.h"
+#include "movable_pools.h"
 
 #include <sys/wait.h>
 
@@ -328,8 +328,10 @@ TEST_CASE("a quiet moment is for all pools, in turn") {
   for (auto& table : tables) {
     table = std::make_unique<Table>(random.next());
     table->forks = false;
+    movable_pools.add(*table->pool);
   }
   MovablePool* const by_hand = MovablePool::create(nullptr, nullptr);  // has no function
+  movable_pools.add(*by_hand);
   std::uint32_t told[kTables] = {};
   const auto note = [&](const ashlar_notice& notice) {
     if (notice.event != ASHLAR_PASS_BEGINS) return;
@@ -355,13 +357,17 @@ TEST_CASE("a quiet moment is for all pools, in turn") {
   }
   for (const std::uint32_t count : told) CHECK(count >= 1);
   notices.set(nullptr, nullptr);
+  movable_pools.remove(*tables[2]->pool);
   tables[2].reset();
   movable_pools.compact(1'000'000, moved);
   for (auto& table : tables) {
     if (table == nullptr) continue;
     for (std::uint64_t t = 0; t < table->objects.size(); t++) REQUIRE(table->is_right(t));
     CHECK(table->broken == 0);
+    movable_pools.remove(*table->pool);
   }
+  movable_pools.remove(*by_hand);
+  movable_pools.remove(*by_hand);  // it is not there any more
   by_hand->destroy();
 }
 

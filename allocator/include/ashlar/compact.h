@@ -134,7 +134,8 @@ int ashlar_quiescent(uint64_t budget_us, ashlar_moved *moved);
  *
  * Thread-safe, also in the child of a fork, where what other threads had locked stays so; not
  * async-signal-safe. No lock waits for a pass, nor a pass for a lock. An object takes 32 bytes
- * besides. Such pools know nothing of tags: of the calls above they take destroy, get_stats and compact.
+ * besides. Such pools know nothing of tags: of the calls above they take destroy, get_stats and
+ * compact.
  * ESTALE: the handle's object was freed, or there never was one. */
 typedef uint64_t ashlar_handle; /* 0 is null */
 
