@@ -89,7 +89,7 @@ bool advance(View& view, ClassIndex c) {
 }
 
 // The fullest slab that has room goes to the cursor. Since it was filed, more of it may have been
-// given; then it is filed anew. After some looks, any slab will do.
+// given; if that is more than an eighth, it is filed anew. After some looks, any slab will do.
 bool pick(View& view, ClassIndex c) {
   constexpr int kLooks = 8;
   for (int look = 0; view.nonempty[c.v] != 0; look++) {
@@ -100,7 +100,7 @@ bool pick(View& view, ClassIndex c) {
       return false;
     }
     const std::uint32_t used = slab.info().capacity - slab.free_slots();
-    if (look < kLooks && used < least_used(slab.info(), fullest)) {
+    if (look < kLooks && fullest != 0 && used < least_used(slab.info(), fullest - 1)) {
       file(view, slab);
       continue;
     }
