@@ -122,6 +122,17 @@ double two_pairs(const Allocator& a, std::size_t count) {
   return two_processes([&](int) { return pair(a, count, CLOCK_MONOTONIC); });
 }
 
+// Throughput of two processes over that of one. By CPU time, in which lines that they share show,
+// and cores that others use do not.
+double scaling(const Allocator& a, std::size_t count) {
+  std::vector<double> rounds;
+  for (int round = 0; round < 5; round++) {
+    const auto run = [&](int) { return pair(a, count, CLOCK_PROCESS_CPUTIME_ID); };
+    rounds.push_back(2 * run(0) / two_processes(run));
+  }
+  return median(rounds);
+}
+
 // One takes, the other gives. All are mapped at the same address in both.
 double handover(const Allocator& a, std::size_t count) {
   return two_processes([&](int side) {
@@ -359,6 +370,8 @@ int main() {
     std::fflush(stdout);
   }
   std::printf("\n| the arena alone | |\n|---|---|\n");
+  std::printf("| two processes' throughput over one's, by CPU time | %.3g |\n",
+              scaling(all[0], 5'000'000));
   deaths();
   handles();
   ashlar_shm_close(arena);

@@ -3,7 +3,9 @@
 //
 // What:    enters a slab where its fullness demands and takes it out again; a slab that is all free
 //          goes back to the buddy, unless it is the only one of its class.
-// How:     list heads are in the view, private to the process; links are in the slabs' descriptors.
+// How:     heads and tails are in the view, private to the process; links are in the slabs'
+//          descriptors. First in, first out: a slab gathers room until its turn comes. It is not filed
+//          anew while it does; who picks it looks whether it still belongs there.
 // Trust:   links are followed only to slabs of this lane and class. If they are not what we made
 //          them, the lists are made anew from the unit table.
 // Threads: the view's.
