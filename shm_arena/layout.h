@@ -2,7 +2,7 @@
 // L3 · layout: how a shared arena lies in its segment.
 //
 //   header │ state │ processes │ lanes │ roots │ chunk words │ table │ summaries │ chunks' metadata
-//     1 page   1 page  128 B each  64 B    8 B     8 B a chunk   256 B   4 B         52 KiB
+//     1 page   1 page  128 B each  64 B    8 B     8 B a chunk   256 B   4 B         84 KiB
 //   │ data │ handles
 //     2 MiB  512 KiB a chunk, as they are used
 //
