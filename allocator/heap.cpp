@@ -27,6 +27,9 @@ constexpr unsigned kPlacesToTry = 8;
 constexpr std::uint32_t kCallsToEarn = 16;
 constexpr std::uint32_t kMsToEarn = 4;
 
+// What a thread that ends may leave in its magazines for the next one.
+constexpr Bytes kMostLeft = 256 * kKiB;
+
 // Pages are moved rather than copied from here on; below, a system call costs more than it saves.
 constexpr Bytes kMoveBytes = 256 * kKiB;
 // A block whose pages were moved costs two mappings, of which a process has 65,530.
@@ -159,6 +162,7 @@ void Heap::release_lane_of_this_thread() {
   if (lane == &no_lane) return;
   // What it keeps at hand is for the next thread, if somebody sees to it that it is not for ever.
   if (maintenance.thread_runs()) {
+    if (magazine_bytes(*lane) > kMostLeft) empty_magazines(*lane);
     flush_remote_frees(*lane);
   } else {
     flush_lane(*lane);

@@ -171,10 +171,7 @@ void grow_magazine(Lane& lane, ClassIndex c) {
 // made at once, or the next call would be back.
 void enforce_budget(Lane& lane) {
   Bytes budget = static_cast<Bytes>(options.magazine_kib) * kKiB;
-  Bytes held = 0;
-  for (std::uint32_t c = 0; c < kClassCount; c++) {
-    held += Bytes{lane.magazine[c].count()} * kSizeClasses[c].slot_bytes;
-  }
+  Bytes held = magazine_bytes(lane);
   if (held > budget) budget -= budget / 4;
   for (std::uint32_t c = kClassCount; held > budget && c-- > 0;) {
     held -= Bytes{lane.magazine[c].count()} * kSizeClasses[c].slot_bytes;
@@ -282,6 +279,14 @@ void give_to_program_heap(void* p, const char* caller) {
 
 constinit Lane no_lane;
 constinit thread_local std::ptrdiff_t t_lane_distance = 0;
+
+Bytes magazine_bytes(const Lane& lane) {
+  Bytes bytes = 0;
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    bytes += Bytes{lane.magazine[c].count()} * kSizeClasses[c].slot_bytes;
+  }
+  return bytes;
+}
 
 void init_magazines(Lane& lane) {
   lane.stack_room = lane.stacks();

@@ -285,7 +285,9 @@ void trim_lane(Lane& lane);
 // when nothing happened there since the last call (or with `all`), gives back what it keeps at
 // hand. True: something changed there since the last call, or does now; look again.
 bool tend_lane(Lane& lane, bool all);
-// Gives back what the lane's magazines hold; their stacks start small again.
+// What the lane's magazines hold.
+Bytes magazine_bytes(const Lane& lane);
+// Gives it back; the stacks start small again.
 void empty_magazines(Lane& lane);
 // A lane's first state, in zeroed memory inside the arena.
 void init_lane(Lane& lane);

@@ -464,4 +464,20 @@ TEST_CASE("a child whose lane was being reclaimed at the fork gets whole slots")
 
 TEST_SUITE_END();
 
+// The last one: here the thread of our own runs for a moment, and is not started again.
+TEST_CASE("a thread that ends leaves little at hand for the next one") {
+  maintenance.trim();
+  const Bytes before = stats().magazines;
+  options.background = kBackgroundAlways;
+  maintenance.start_thread();
+  REQUIRE(maintenance.thread_runs());
+  std::thread([&] {
+    for (Bytes bytes = 128; bytes <= 1024; bytes += 128) give(take(class_for(bytes), 1000));
+    CHECK(stats().magazines > before + 512 * kKiB);
+    heap.end_this_thread();
+  }).join();
+  CHECK(stats().magazines <= before + 256 * kKiB);
+  maintenance.stop_thread();
+}
+
 }  // namespace ashlar::test
