@@ -99,6 +99,7 @@ bool Heap::earns_lane() {
 }
 
 Lane* Heap::lease_slow() {
+  maintenance.notice_activity();  // without a lane, nobody else does
   if (t_state == ThreadState::ended || options.check == kCheckExact) return nullptr;
   if (!earns_lane() || !ensure_arena()) return nullptr;
   Lane* const lane = lease();

@@ -106,8 +106,30 @@ static void free_in_all_phases(void) {
   for (int i = 0; i < phases; i++) EXPECT(outcome(children[i]), ==, 0);
 }
 
+// So seldom that the thread gets no lane; our own thread fell asleep in between.
+static void* free_now_and_then(void* unused) {
+  enum { count = 800 };
+  static void* objects[count];
+  for (int i = 0; i < count; i++, usleep(500)) memset(objects[i] = malloc(30000), 1, 30000);
+  usleep(2500000);
+  for (int i = 0; i < count; i++, usleep(500)) free(objects[i]);
+  return pause(), unused;
+}
+
+static void frees_now_and_then(void* unused) {
+  pthread_t thread;
+  free(malloc(1));
+  pthread_create(&thread, NULL, free_now_and_then, unused);
+  for (int i = 0; i < patience_ms / 100 && status_kib("VmRSS:") < 20000; i++) usleep(100000);
+  EXPECT(status_kib("VmRSS:"), >=, 20000);
+  for (int i = 0; i < patience_ms / 100 && status_kib("VmRSS:") > 10000; i++) usleep(100000);
+  EXPECT(status_kib("VmRSS:"), <=, 10000);
+}
+
 int main(void) {
   must_end_within(150);
+  it("what a thread without a lane frees goes back");
+  EXPECT(in_child(frees_now_and_then, NULL, 30), ==, 0);
   it("what is freed in any phase of anybody's period goes back");
   free_in_all_phases();
   pthread_t threads[thread_count];
