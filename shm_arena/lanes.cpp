@@ -29,7 +29,7 @@ void set_cursor(View& view, const SlabRef& slab) {
   const std::uint32_t c = slab.size_class_index().v;
   Cursor& k = view.cursor[c];
   k.slab = slab.base();
-  k.word_index = slab.info().words - 1;  // see advance()
+  k.word_index = slab.info().words - 1;  // so that the first comes next
   k.word = &slab.word(k.word_index);
   k.group = 0;
   if (view.spare[c] == slab.first().v) view.spare[c] = kNone;
@@ -74,7 +74,7 @@ bool advance(View& view, ClassIndex c) {
     return true;
   }
   const std::uint32_t words = slab.info().words;
-  std::uint64_t behind = k.group == 0 ? ~std::uint64_t{0} : ~(k.group | (k.group - 1));
+  std::uint64_t behind = ~(k.group | (k.group - 1));  // of no group yet: none of that word
   for (std::uint32_t i = 0; i <= words; i++) {
     if (const std::uint64_t found = free(w) & behind; found != 0) {
       k.group = group_around(lowest_bit(found), k.group_slots);

@@ -277,8 +277,8 @@ TEST_CASE("any slot that is given to a full slab is taken again before there is 
   }
 }
 
-TEST_CASE("a thread that holds few objects goes round in a page, or in sixteen slots") {
-  for (const Bytes bytes : {16, 64, 112, 1024, 32'768}) {
+TEST_CASE("a thread that holds few objects goes round in a slab's first page, or sixteen slots") {
+  for (const Bytes bytes : {16, 48, 64, 112, 1024, 32'768}) {
     Shared arena(anonymous(64 * kMiB));
     std::set<void*> seen;
     for (int i = 0; i < 1000; i++) {
@@ -288,6 +288,7 @@ TEST_CASE("a thread that holds few objects goes round in a page, or in sixteen s
     }
     CHECK(seen.size() > 1);
     CHECK(seen.size() <= std::max<std::size_t>(16, kPageBytes / bytes));
+    CHECK(reinterpret_cast<std::uintptr_t>(*seen.begin()) % kUnitBytes == 0);
   }
 }
 
