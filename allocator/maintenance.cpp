@@ -286,6 +286,8 @@ void Maintenance::rest(std::uint32_t seen, std::uint32_t ms) {
       if (os::has_locked_itself_in()) return;
       tell_of_shortage();
       part = std::min(part, kLookMs);
+    } else {
+      told_ = Shortage::none;  // who is told from now on knows of none
     }
     os::futex_wait(wakeups_, seen, static_cast<std::uint32_t>(part));
   }

@@ -76,6 +76,13 @@ TEST_CASE("of short memory the program is told while it lasts, and once when it 
   const int last = told.calls[ASHLAR_MEMORY_SHORT];
   ::usleep(1'200'000);
   CHECK(told.calls[ASHLAR_MEMORY_SHORT] == last);
+
+  root.write(kGroup + "memory.pressure", "some avg10=0.00 avg60=0.00 total=1\n");
+  Told later;  // that it is over is nothing to who was not told that it began
+  notices.set(Told::note, &later);
+  REQUIRE(maintenance.watch_memory());
+  ::usleep(1'200'000);
+  CHECK(later.calls[ASHLAR_MEMORY_ENOUGH] == 0);
   maintenance.stop_thread();
 }
 
