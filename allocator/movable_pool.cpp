@@ -14,8 +14,9 @@ namespace ashlar {
 
 namespace {
 
-// Whose pass this thread is in: a forked child has this from the thread that forked.
-constinit thread_local const MovablePool* t_pass_of __attribute__((tls_model("initial-exec"))) =
+// The pools that this thread is in passes of, the last first: a forked child has this from the
+// thread that forked.
+constinit thread_local MovablePool* t_passes_of __attribute__((tls_model("initial-exec"))) =
     nullptr;
 
 constexpr std::size_t kMovesAtOnce = 64;  // in compact()
@@ -84,6 +85,7 @@ MovablePool* MovablePool::create(ashlar_relocate* relocate, void* context, Names
 void MovablePool::destroy() {
   if (magic_.exchange(0) != kMagic)
     refuse("ashlar_pool_destroy", this, " is not a pool, or not any more");
+  leave_pass();  // that nobody ended
   program_heaps.destroy(heap_->handle());
   give_slot(this, "ashlar_pool_destroy");
 }
@@ -150,7 +152,8 @@ bool MovablePool::claim(std::uint64_t budget_us) {
   settle_orphans();
   std::uint32_t none = 0;
   if (!process_.compare_exchange_strong(none, os::process_number())) return false;
-  t_pass_of = this;
+  outer_ = t_passes_of;
+  t_passes_of = this;
   const std::uint64_t now = os::now_us();
   deadline_us_ = budget_us < UINT64_MAX - now ? now + budget_us : UINT64_MAX;
   notices.tell({ASHLAR_PASS_BEGINS, handle(), {}, 0});
@@ -273,7 +276,7 @@ void MovablePool::release(const ashlar_moved& done, ashlar_moved& moved) {
   moved.bytes += done.bytes;
   moved.skipped += done.skipped;
   moved.freed += done.freed;
-  t_pass_of = nullptr;
+  leave_pass();
   process_.store(0);
   notices.tell({ASHLAR_PASS_ENDED, handle(), done, 0});
 }
@@ -299,10 +302,22 @@ bool MovablePool::compact(std::uint64_t budget_us, Bytes budget_bytes, ashlar_mo
   return more;
 }
 
+void MovablePool::leave_pass() {
+  MovablePool** link = &t_passes_of;
+  while (*link != nullptr && *link != this) link = &(*link)->outer_;
+  if (*link != nullptr) *link = outer_;
+}
+
+bool MovablePool::is_in_pass_of_this_thread() const {
+  const MovablePool* pool = t_passes_of;
+  while (pool != nullptr && pool != this) pool = pool->outer_;
+  return pool != nullptr;
+}
+
 // After a fork in the middle of another thread's pass.
 void MovablePool::settle_orphans() {
   std::uint32_t process = process_.load();
-  if (process == 0 || process == os::process_number() || t_pass_of == this) return;
+  if (process == 0 || process == os::process_number() || is_in_pass_of_this_thread()) return;
   // Whoever gets it does it; to all others, a pass goes on.
   if (!process_.compare_exchange_strong(process, os::process_number())) return;
   heap_->with_slabs([&](Arena& home, LaneSlabs& slabs) {

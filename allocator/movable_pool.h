@@ -82,6 +82,8 @@ class MovablePool {
              bool& full);
   void give_place(Arena& home, LaneSlabs& slabs, void* object);
   void stay(Arena& home, LaneSlabs& slabs, void* object);
+  void leave_pass();
+  bool is_in_pass_of_this_thread() const;
   void settle_orphans();
   bool settle_orphan(Header& h) const;
 
@@ -93,7 +95,8 @@ class MovablePool {
   void* context_ = nullptr;
   Names* names_ = nullptr;
   std::atomic<std::uint32_t> process_ = 0;  // atomic: who began a pass → all; 0: none goes on
-  std::uint64_t deadline_us_ = 0;           // whose pass it is, like the next three
+  MovablePool* outer_ = nullptr;  // whose pass it is, like the next four; it is in one of this, too
+  std::uint64_t deadline_us_ = 0;
   Bytes bytes_chosen_ = 0;
   bool has_plan_ = false;
   std::uint32_t cursor_ = 0;  // the unit where the next pass goes on

@@ -54,7 +54,44 @@ static size_t go_round(void) {
   return moved;
 }
 
+enum { kMoves = 10 };
+static ashlar_move moves[kMoves];
+static ashlar_moved moved_in_all;
+
+static void end_pass(void* pool) {
+  EXPECT(ashlar_pool_pin(pool, moves[0].from), ==, -1); /* it is on its way */
+  EXPECT(errno, ==, EBUSY);
+  for (int i = 0; i < kMoves; i++) {
+    memcpy(moves[i].to, moves[i].from, moves[i].bytes);
+    moves[i].verdict = ASHLAR_COPIED;
+  }
+  ashlar_pool_end(pool, moves, kMoves, &moved_in_all);
+  EXPECT(moved_in_all.objects, ==, kMoves);
+  EXPECT(ashlar_pool_pin(pool, moves[0].to), ==, 0);
+}
+
+/* In between the thread has been in a pass of another pool. */
+static void begin_pass_and_fork(void) {
+  ashlar_pool* const pool = ashlar_pool_create(NULL, NULL);
+  ashlar_pool* const other = ashlar_pool_create(NULL, NULL);
+  static void* all[5000];
+  for (size_t i = 0; i < 5000; i++) all[i] = ashlar_pool_malloc(pool, 100, i);
+  for (size_t i = 0; i < 5000; i++) {
+    if (i % 10 != 0) ashlar_pool_free(pool, all[i]);
+  }
+  EXPECT(ashlar_pool_begin(pool, UINT64_MAX, SIZE_MAX, moves, kMoves), ==, kMoves);
+  EXPECT(ashlar_pool_begin(other, UINT64_MAX, SIZE_MAX, NULL, 0), ==, 0);
+  ashlar_pool_end(other, NULL, 0, &moved_in_all);
+  EXPECT(in_child(end_pass, pool, 10), ==, 0);
+  end_pass(pool);
+  ashlar_pool_destroy(other);
+  ashlar_pool_destroy(pool);
+}
+
 int main(void) {
+  it("a pass goes on in a child whose thread began it");
+  begin_pass_and_fork();
+
   it("following the hints takes fragmentation away, for fewer bytes moved than freed");
   make_gaps();
   const double before = fragmentation();
