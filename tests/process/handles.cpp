@@ -73,6 +73,23 @@ int main() {
     EXPECT(after.allocated, ==, before.allocated);
   }
 
+  it("the largest objects that may be made movable do move");
+  {
+    struct Largest {
+      std::byte bytes[ashlar::handle_calls<ashlar_pool>::most_bytes];
+    };
+    const ashlar::handle_pool pool;
+    std::vector<ashlar_handle> gone;
+    for (int i = 0; i < 400; i++) {
+      const auto object = pool.make_movable<Largest>();
+      if (i % 4 != 0) gone.push_back(object.word);
+    }
+    for (const ashlar_handle h : gone) ashlar_pool_handle_free(pool.get(), h);
+    ashlar_moved moved = {};
+    pool.compact(UINT64_MAX, &moved);
+    EXPECT(moved.objects > 10, ==, true);
+  }
+
   it("the C calls say what is wrong");
   ashlar_pool* const pool = ashlar_pool_create_for_handles();
   const ashlar_handle h = ashlar_pool_handle_alloc(pool, 100);

@@ -48,8 +48,8 @@ void *ashlar_frag_move(void *p);
  *
  * Thread-safe, also in the child of a fork; not async-signal-safe. None of our locks is held while
  * code of the program runs: it may allocate, free (objects of the pool, too), fork, or refuse. An
- * object takes 16 bytes besides; objects larger than 32 KiB stay where they are. free() does not
- * take objects of a pool. What can be known to be wrong ends the program with one line. */
+ * object takes 16 bytes besides; where the two are larger than 32 KiB it stays where it is. free()
+ * does not take objects of a pool. What can be known to be wrong ends the program with one line. */
 typedef struct ashlar_pool ashlar_pool;
 
 /* What became of an object that was to move. */
@@ -119,11 +119,11 @@ void ashlar_pool_end(ashlar_pool *pool, const ashlar_move *moves, size_t n, ashl
 int ashlar_pool_compact(ashlar_pool *pool, uint64_t budget_us, size_t budget_bytes,
                         ashlar_moved *moved);
 
-/* The offer of a quiet moment: until this returns, no other thread uses objects of pools, or waits
- * for what this one holds. Passes over one pool after the other, of all that have a function or
- * handles, for so many microseconds at most; the next call goes on where this one ended. A program
- * calls it where it would otherwise sleep, and need not know who has pools. Adds to *moved. Returns
- * 1: there may be more to do; 0: all was looked at. */
+/* The offer of a quiet moment: until this returns, no other thread uses objects of pools, destroys
+ * a pool, or waits for what this one holds. Passes over one pool after the other, of all that have
+ * a function or handles, for so many microseconds at most; the next call goes on where this one
+ * ended. A program calls it where it would otherwise sleep, and need not know who has pools. Adds to
+ * *moved. Returns 1: there may be more to do; 0: all was looked at. */
 int ashlar_quiescent(uint64_t budget_us, ashlar_moved *moved);
 
 /* --- Pools of objects with handles ---------------------------------------------------------------
@@ -142,7 +142,7 @@ typedef uint64_t ashlar_handle; /* 0 is null */
 /* Null and ENOMEM. */
 ashlar_pool *ashlar_pool_create_for_handles(void);
 /* An object, aligned to 16 bytes; its content is not set, and nothing but its bytes is moved with
- * it. Those of more than 32 KiB never move. 0 and ENOMEM. */
+ * it. Those of more than 32,752 bytes never move. 0 and ENOMEM. */
 ashlar_handle ashlar_pool_handle_alloc(ashlar_pool *pool, size_t bytes);
 /* From now on the handle is refused. Whoever has the object locked may go on until he unlocks it. 0
  * is fine. 0; or -1 and ESTALE. */

@@ -18,6 +18,7 @@ namespace ashlar {
 
 template <>
 struct handle_calls<ashlar_pool> {
+  static constexpr std::size_t most_bytes = 32768 - 16;  // larger ones would never move
   static constexpr std::size_t most_alignment = 16;
   static constexpr auto* alloc = ashlar_pool_handle_alloc;
   static constexpr auto* free = ashlar_pool_handle_free;

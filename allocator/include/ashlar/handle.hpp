@@ -28,7 +28,7 @@ struct handle {
   friend bool operator==(handle, handle) = default;
 };
 
-// The C calls of a home of such objects: alloc, free, lock, unlock, most_alignment.
+// The C calls of a home of such objects: alloc, free, lock, unlock; most_bytes, most_alignment.
 template <class Home>
 struct handle_calls;
 
@@ -73,7 +73,7 @@ class has_handles {
   template <class T, class... Args>
   handle<T> make_movable(Args&&... args) const {
     static_assert(std::is_trivially_copyable_v<T>, "bytes are all that a move copies");
-    static_assert(sizeof(T) <= 32768 && alignof(T) <= calls::most_alignment);
+    static_assert(sizeof(T) <= calls::most_bytes && alignof(T) <= calls::most_alignment);
     const handle<T> object{calls::alloc(home(), sizeof(T))};
     if (!object) throw std::bad_alloc();
     try {

@@ -179,6 +179,7 @@ struct position {
 
 template <>
 struct handle_calls<ashlar_shm> {
+  static constexpr std::size_t most_bytes = 32768;
   static constexpr std::size_t most_alignment = 4096;
   static constexpr auto* alloc = ashlar_shm_handle_alloc;
   static constexpr auto* free = ashlar_shm_handle_free;
