@@ -10,6 +10,11 @@ namespace ashlar::frag {
 std::string printable(std::string name) {
   const auto is_control = [](unsigned char c) { return c < ' ' || c == 0x7f; };
   std::ranges::replace_if(name, is_control, '?');
+  // To some terminals U+0080 to U+009F are commands as well.
+  for (std::size_t at = 0; (at = name.find('\xc2', at)) != name.npos; at++) {
+    const bool is_command = at + 1 < name.size() && (name[at + 1] & 0xe0) == 0x80;
+    if (is_command) name.replace(at, 2, "?");
+  }
   return name;
 }
 

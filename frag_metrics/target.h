@@ -43,7 +43,7 @@ struct Residency {
   bool huge : 1 = false;
 };
 
-// A name that a target gave itself, without what would command a terminal.
+// A name that others have chosen, without what would command a terminal.
 std::string printable(std::string name);
 
 // The descriptor of an open file, closed at the end. -1: none.

@@ -141,7 +141,7 @@ void print_stats(const std::string& name, const ashlar_shm_stats& s, const json&
   line("processes", std::to_string(s.processes));
   for (const json& p : processes) {
     fmt::print("    {:>8}  {:<15}{:>4} lanes{:>12}{}{}\n", p["pid"].get<int>(),
-               p["name"].get<std::string>(), p["lanes"].get<unsigned>(),
+               printable(p["name"].get<std::string>()), p["lanes"].get<unsigned>(),
                size_text(p["held"].get<std::uint64_t>()), p["scoped"].get<bool>() ? "  scoped" : "",
                p["alive"].get<bool>() ? "" : "  dead, not recovered");
   }
@@ -168,7 +168,7 @@ int run_shm_list(const View& view) {
     } else {
       fmt::print("{:>10}{:>10}{:>10}{:>11}{:>11}  {}\n", size_text(s.max_bytes),
                  size_text(s.mapped), size_text(s.active), size_text(s.allocated), s.processes,
-                 name);
+                 printable(name));
     }
   }
   if (view.json)

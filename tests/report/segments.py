@@ -140,6 +140,12 @@ def names_come_and_go():
     with arena():
         assert NAME in [a["name"] for a in tool.json("shm", "ls", expect=0)["arenas"]]
         assert f" {NAME}\n" in tool.run("shm", "ls", expect=0).stdout
+        nasty = SHM / f"{NAME}\x1b[2J"
+        nasty.hardlink_to(SHM / NAME)
+        try:
+            assert f" {NAME}?[2J\n" in tool.run("shm", "ls", expect=0).stdout
+        finally:
+            nasty.unlink()
         assert "1 process keeps it" in tool.run("shm", "rm", NAME, expect=0).stdout
         assert NAME not in tool.run("shm", "ls", expect=0).stdout
         assert "no such arena" in tool.run("shm", "rm", NAME, expect=2).stderr

@@ -203,6 +203,12 @@ TEST_CASE("huge pages are counted alike page by page and by mapping, as far as t
   REQUIRE(heap.give_large(p));
 }
 
+TEST_CASE("a name that others have chosen does not command a terminal") {
+  CHECK(printable("a\x1b[2J\n\x7f") == "a?[2J??");
+  CHECK(printable("a\xc2\x9bZ \xc3\x9b \xc2\xa7 \xc2") == "a?Z \xc3\x9b \xc2\xa7 \xc2");
+  CHECK(printable("").empty());
+}
+
 TEST_CASE("a process that does not exist, or may not be read, is an error") {
   CHECK_THROWS_AS(open_process(0x7fffffff), Error);
   CHECK_THROWS_AS(open_process(-1), Error);
