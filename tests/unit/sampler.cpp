@@ -6,10 +6,9 @@
 #include <cstring>
 #include <thread>
 
-#include "heap.h"
 #include "objects.h"
+#include "quiet_heap.h"
 #include "thread_cache.h"
-#include "unit.h"
 
 namespace ashlar::test {
 
@@ -71,7 +70,7 @@ TEST_CASE("samples are as many as the bytes allocated say, and go when objects a
   }
   CHECK(sampler.table().load()->lost == 0);
   for (const auto& cell : sampler.table().load()->filter) REQUIRE(cell == 0);
-  CHECK(sound(arena.check_invariants()) == "");
+  CHECK(broken() == "");
   CHECK(sound(check_invariants(*this_lane())) == "");
 }
 
@@ -113,7 +112,7 @@ TEST_CASE("a sampled object lies on pages of its own, and its slot stays taken u
     give_slot(grown);
     CHECK(live() == others);
   }
-  CHECK(sound(arena.check_invariants()) == "");
+  CHECK(broken() == "");
   CHECK(sound(check_invariants(*this_lane())) == "");
 }
 
@@ -132,7 +131,7 @@ TEST_CASE("alignment is kept, and any thread may free a sampled object") {
   }).join();
   CHECK(live() == 0);
   flush_lane(*this_lane());
-  CHECK(sound(arena.check_invariants()) == "");
+  CHECK(broken() == "");
 }
 
 TEST_CASE("a large object is sampled by its length") {
