@@ -9,7 +9,6 @@
 // Usage:   compact-handles [MIB [PERCENT-KEPT [BUDGET]]]
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -59,11 +58,9 @@ struct Bystander {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto argument = [&](int i, std::size_t otherwise) {
-    return argc > i ? std::strtoul(argv[i], nullptr, 10) : otherwise;
-  };
-  const std::size_t mib = argument(1, 256), percent_kept = argument(2, 10);
-  const std::uint64_t budget_us = argument(3, 200);
+  const std::size_t mib = number_at(1, argc, argv, 256);
+  const std::size_t percent_kept = number_at(2, argc, argv, 10);
+  const std::uint64_t budget_us = number_at(3, argc, argv, 200);
   Random random(1);
   pool = ashlar_pool_create_for_handles();
   std::vector<std::size_t> sizes;

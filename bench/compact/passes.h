@@ -6,11 +6,17 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <sys/resource.h>
 #include <vector>
 
 namespace ashlar::bench {
+
+// The i-th number on the command line, or `otherwise`.
+inline std::size_t number_at(int i, int argc, char** argv, std::size_t otherwise) {
+  return argc > i ? std::strtoul(argv[i], nullptr, 10) : otherwise;
+}
 
 inline double time_us(clockid_t clock) {
   timespec now{};
@@ -40,8 +46,8 @@ inline long preemptions() {
   return usage.ru_nivcsw;
 }
 
-// Until a whole plan moves nothing. A pass that loses its core takes long by the clock, and no longer
-// of the processor's time; those that lost none are told apart, too.
+// Until a whole plan moves nothing. A pass that loses its core takes long by the clock, and no
+// longer of the processor's time; those that lost none are told apart, too.
 inline void compact_and_print(ashlar_pool* pool, std::uint64_t budget_us) {
   std::printf("density before               %.3f\n", density(pool));
   ashlar_moved moved{};

@@ -6,7 +6,6 @@
 //          before and after, bytes moved for each byte freed, and how long the passes took, by the
 //          clock and of the processor.
 // Usage:   compact-pool [MIB [PERCENT-KEPT [BUDGET]]]
-#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -28,11 +27,9 @@ ashlar_verdict relocate(void*, void* from, void* to, std::size_t bytes, std::uin
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto argument = [&](int i, std::size_t otherwise) {
-    return argc > i ? std::strtoul(argv[i], nullptr, 10) : otherwise;
-  };
-  const std::size_t mib = argument(1, 256), percent_kept = argument(2, 50);
-  const std::uint64_t budget_us = argument(3, 200);
+  const std::size_t mib = number_at(1, argc, argv, 256);
+  const std::size_t percent_kept = number_at(2, argc, argv, 50);
+  const std::uint64_t budget_us = number_at(3, argc, argv, 200);
   Random random(1);
   objects.reserve(mib * kMiB / 200);
   ashlar_pool* const pool = ashlar_pool_create(relocate, nullptr);
