@@ -54,7 +54,7 @@ void Compactor::make_plan() {
   const std::uint64_t cost = (end - begin) * kPeriodPerCost;
   due_ms_.store(end + (cost > kLeastPeriodMs ? cost : kLeastPeriodMs), std::memory_order_relaxed);
   planning_.unlock();
-  maintenance.tick(this_lane() == &no_lane ? nullptr : this_lane(), true);
+  maintenance.tick(this_lane(), true);
 }
 
 void Compactor::make_plan_of(LaneSlabs& slabs) {
@@ -167,12 +167,12 @@ void Compactor::give(void* p, const char* caller) {
   if (!entry.has_slots() || entry.is_of_program_heap() || slot_bytes_at(p, entry) == 0) {
     return give_slot(p, caller);
   }
-  Lane& own = *this_lane();
-  if (entry.is_mosaic() || entry.tag() != reinterpret_cast<std::uintptr_t>(&own)) {
+  Lane* const own = this_lane();
+  if (own == nullptr || entry.is_mosaic() || entry.tag() != reinterpret_cast<std::uintptr_t>(own)) {
     return arena.give_remote(&p, 1);
   }
-  const Entered entered(own);
-  give_slots(own, entry.size_class(), &p, 1);
+  const Entered entered(*own);
+  give_slots(*own, entry.size_class(), &p, 1);
 }
 
 }  // namespace ashlar

@@ -71,6 +71,7 @@ bool Heap::ensure_arena() {
     if (marker != nullptr) marker->store(1);
     Lock::watch(marker);
     ashlar_root.region.store(arena.region_base());
+    if (t_lane == 0) set_this_lane(nullptr);        // before there is anything to free
     ready_.store(true, std::memory_order_release);  // pairs with: the load above
   }
   create_lock_.unlock();
@@ -105,7 +106,7 @@ Lane* Heap::lease_slow() {
   Lane* const lane = lease();
   if (lane == nullptr) return nullptr;
   const bool alone = !shared_by_threads_.exchange(true);
-  set_this_lane(*lane);
+  set_this_lane(lane);
   watch_this_thread();
   if (!alone) maintenance.start_thread();
   return lane;
@@ -160,7 +161,7 @@ void Heap::end_this_thread() {
 
 void Heap::release_lane_of_this_thread() {
   Lane* const lane = this_lane();
-  if (lane == &no_lane) return;
+  if (lane == nullptr) return;
   // What it keeps at hand is for the next thread, if somebody sees to it that it is not for ever.
   if (maintenance.thread_runs()) {
     if (magazine_bytes(*lane) > kMostLeft) empty_magazines(*lane);
@@ -168,7 +169,7 @@ void Heap::release_lane_of_this_thread() {
   } else {
     flush_lane(*lane);
   }
-  set_this_lane(no_lane);
+  set_this_lane(nullptr);
   pool_lock_.lock();
   lane->leased = false;
   lane->next_pooled = pool_;
@@ -278,7 +279,7 @@ bool Heap::give_large(void* p) {
     return arena.give_pages(p, BlockKind::internal);
   }
   if (!arena.give_pages(p, BlockKind::large)) return false;
-  maintenance.tick(this_lane() == &no_lane ? nullptr : this_lane(), true);
+  maintenance.tick(this_lane(), true);
   return true;
 }
 
@@ -338,7 +339,7 @@ void Heap::after_fork_in_child() {
     shared_orphaned_ = true;
   }
   pool_ = nullptr;
-  shared_by_threads_ = this_lane() != &no_lane;
+  shared_by_threads_ = this_lane() != nullptr;
   for (Lane* lane = lanes_.load(); lane != nullptr; lane = lane->next_lane) {
     lane->slabs.inbox.store(kNone);
     if (lane == this_lane()) {

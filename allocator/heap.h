@@ -30,7 +30,7 @@ class Heap {
   constexpr Heap() = default;
 
   // This thread's lane; leases one if it has earned it. Null: work without one.
-  Lane* lane_for_this_thread() { return this_lane() != &no_lane ? this_lane() : lease_slow(); }
+  Lane* lane_for_this_thread() { return this_lane() != nullptr ? this_lane() : lease_slow(); }
   // One slot for a thread without a lane, from a slab and not from a gap, so that it is aligned as
   // its size is. Null and errno when memory is out.
   void* take_shared(ClassIndex c);

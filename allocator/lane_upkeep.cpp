@@ -86,24 +86,24 @@ std::uint32_t reclaim(Lane& lane, ClassIndex c, Stack base, Stack top) {
 
 // Takes the slots out of a frozen lane's stacks. The owner goes on popping and pushing at the tops
 // meanwhile, with plain stores. What it pushed stays where it is until a slow path, so `give` is
-// ours up to its top. Of `take`, words are set to null first; then, after a barrier, the owner's
-// top is behind all that it has read before: what lies more than one below is ours, and the rest
-// is put back. (The bottom of a work-stealing deque, with the kernel's barrier for the thief's.)
-// True if there was anything to take.
+// ours up to its top. Of `take`, words are set to null first; then, after a barrier, all that the
+// owner has read or is about to read lies at its top or above: what lies below is ours, and the
+// rest is put back. (The bottom of a work-stealing deque, with the kernel's barrier for the
+// thief's.) True if there was anything to take.
 bool reclaim_magazine(Lane& lane, ClassIndex c) {
   constexpr std::ptrdiff_t kBlock = 256;
   Magazine& m = lane.magazine[c.v];
   std::uint32_t reclaimed = reclaim(lane, c, m.give_base, m.give.acquire());
   Stack at = m.take_base;
   while (at < m.take && *at == nullptr) at++;
-  while (m.take - at > 1) {  // one that is alone would be put back
+  while (m.take > at) {
     void* slots[kBlock];
     const std::ptrdiff_t count = std::min(m.take - at, kBlock);
     for (std::ptrdiff_t i = 0; i < count; i++) {
       slots[i] = take_word(at[i]);
     }
     const bool passed = os::barrier_in_all_threads();
-    const Stack safe_end = passed ? m.take - 1 : at;
+    const Stack safe_end = passed ? static_cast<Stack>(m.take) : at;
     std::uint32_t ours = 0;
     for (std::ptrdiff_t i = 0; i < count; i++) {
       if (at + i < safe_end) {
@@ -121,12 +121,43 @@ bool reclaim_magazine(Lane& lane, ClassIndex c) {
   return reclaimed != 0;
 }
 
+// Purges the stacks of a frozen lane whose magazines are empty. A push that has not seen the new
+// end when the barrier is over has stored its slot by then, and only at the top. Whether that is
+// what lies there, or something older, its slab knows; if it may be, the page stays.
+void purge_stacks(Lane& lane) {
+  for (Magazine& m : lane.magazine) m.give_end = m.give_base;  // the next push waits for us
+  if (!os::barrier_in_all_threads()) return;
+  auto* const begin = reinterpret_cast<std::byte*>(&lane);
+  bool stays[kLanePages.v] = {};
+  for (const Magazine& m : lane.magazine) {
+    if (m.count() > m.has_mark()) return;
+    const Stack top = m.give;
+    const void* const slot = std::atomic_ref(*top).load(std::memory_order_relaxed);  // see above
+    const bool may_be_pushed = arena.locate(slot).kind == Place::Kind::slot;
+    stays[static_cast<Bytes>(reinterpret_cast<std::byte*>(top) - begin) / kPageBytes] |=
+        may_be_pushed;
+  }
+  const auto page_behind = [&](Stack word) {
+    return align_up(static_cast<Bytes>(reinterpret_cast<std::byte*>(word) - begin), kPageBytes) /
+           kPageBytes;
+  };
+  const Bytes end = page_behind(lane.stack_room);
+  for (Bytes page = page_behind(lane.stacks()); page < end; page++) {
+    Bytes last = page;
+    while (last < end && !stays[last]) last++;
+    if (last != page) os::purge(begin + page * kPageBytes, (last - page) * kPageBytes);
+    page = last;
+  }
+  lane.is_bare = true;
+}
+
 }  // namespace
 
 bool tend_lane(Lane& lane, bool all) {
   const std::uint64_t now = activity(lane);
   bool changed = now != lane.seen;
   lane.seen = now;
+  lane.is_bare &= !changed;
   if (all || !changed) {
     for (std::uint32_t c = 0; c < kClassCount; c++) {
       if (lane.magazine[c].count() != 0) changed |= reclaim_magazine(lane, ClassIndex{c});
@@ -134,6 +165,7 @@ bool tend_lane(Lane& lane, bool all) {
     changed |= lane.large.count != 0 || lane.remote_count != 0;
     while (lane.large.count != 0) flush_oldest_large(lane);
     flush_remote(lane);
+    if (!lane.is_bare) purge_stacks(lane);
   }
   return arena.drain_inbox(lane.slabs) || changed;
 }
@@ -143,7 +175,7 @@ void recover_frozen(Lane& lane) {
   // handler that interrupted a hit path.
   for (Magazine& m : lane.magazine) {
     const auto nulls = [](Stack base, Stack top) {
-      return static_cast<std::uint32_t>(std::count(base, top, nullptr));
+      return static_cast<std::uint32_t>(std::count(base, std::max(base, top), nullptr));
     };
     m.reclaimed = nulls(m.take_base, m.take) + nulls(m.give_base, m.give);
     m.next_sample = NextSample::none;  // a mark is counted with the others
@@ -164,7 +196,7 @@ void Entered::wait_slow(Lane& lane, OwnerState state) {
 
 void recover_magazines(Lane& lane) {
   const auto rescue = [&](ClassIndex c, Stack base, Stack top) {
-    for (; base != top; base++) {
+    for (; base < top; base++) {
       // The owner may have died between giving a slot back and taking it off the stack.
       if (arena.locate(*base).kind == Place::Kind::slot) give_slots(lane, c, base, 1);
     }

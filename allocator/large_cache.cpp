@@ -50,10 +50,10 @@ void flush_oldest_large(Lane& lane) {
 }
 
 void* take_recent_large(PageCount pages) {
-  Lane& lane = *this_lane();
-  LargeCache& cache = lane.large;
-  if (cache.count == 0) return nullptr;
-  Entered entered(lane);
+  Lane* const lane = this_lane();
+  if (lane == nullptr || lane->large.count == 0) return nullptr;
+  Entered entered(*lane);
+  LargeCache& cache = lane->large;
   for (std::uint32_t i = cache.count; i-- > 0;) {
     if (cache.pages[i] != pages.v) continue;
     cache.used = true;

@@ -139,7 +139,7 @@ bool Maintenance::is_sawtooth(std::uint64_t now, std::uint32_t dirty) {
 
 bool Maintenance::trim() {
   if (!heap.exists()) return false;
-  Lane* const own = this_lane() != &no_lane ? this_lane() : nullptr;
+  Lane* const own = this_lane();
   if (own != nullptr) flush_lane(*own);
   heap.drain_pool();
   Bytes bytes = 0;

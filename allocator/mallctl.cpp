@@ -57,7 +57,7 @@ Value trim(const Numbers&) {
 }
 
 Value flush(const Numbers&) {
-  if (this_lane() != &no_lane) flush_lane(*this_lane());
+  if (this_lane() != nullptr) flush_lane(*this_lane());
   return {};
 }
 
@@ -92,7 +92,7 @@ int ask_utilization(const Query& query) {
   Answer answer = {nullptr, utilization(p), 0, 0};
   if (answer.slab.slots > 1) {
     const ClassIndex c = arena.entry_of(p).size_class();
-    answer.current_slab = arena.next_slab(this_lane()->slabs, c);
+    if (Lane* const lane = this_lane()) answer.current_slab = arena.next_slab(lane->slabs, c);
     epoch_lock.lock();
     if (epoch == 0) next_epoch({});
     answer.slots = epoch_stats.classes[c.v].slots;

@@ -49,7 +49,7 @@ namespace {
 
 void* allocate_or_throw(std::size_t bytes) {
   if (bytes <= ashlar::kMaxSlotBytes) [[likely]] {
-    void* const slot = ashlar::pop_slot(ashlar::magazine_for(bytes));
+    void* const slot = ashlar::take_at_hand(bytes);
     if (slot != nullptr) [[likely]]
       return slot;
   }

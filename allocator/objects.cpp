@@ -30,7 +30,7 @@ inline void* pop_aligned(Bytes alignment, Bytes bytes) {
   const Bytes rounded = bytes_for_aligned(bytes, alignment);
   if (rounded > kMaxSlotBytes) [[unlikely]]
     return nullptr;
-  void* const p = pop_slot(magazine_for(rounded));
+  void* const p = take_at_hand(rounded);
   if (reinterpret_cast<std::uintptr_t>(p) % alignment == 0) [[likely]]
     return p;
   give_slot(p);

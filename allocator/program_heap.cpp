@@ -300,7 +300,7 @@ void ProgramHeaps::destroy(ashlar_heap* handle) {
     h.clear();
   }
   give_record(h);
-  maintenance.tick(this_lane() == &no_lane ? nullptr : this_lane(), true);
+  maintenance.tick(this_lane(), true);
 }
 
 // Under the lock.

@@ -28,9 +28,9 @@ constexpr Bytes kMostBytes = 64 * kKiB;
 // Stacks below this, those of the larger classes, grow also when they are exchanged.
 constexpr std::uint32_t kBriskSlots = 8;
 
-// Of these classes nothing is in `take`. Whoever reclaims a stack leaves its top there, for the
-// owner may be just about to pop it; of large slots that would be too much in all. From `give` only
-// slow paths pop.
+// Of these classes nothing is in `take`: malloc's slow path pops from `give`. With two stacks, a
+// program that has one such object at a time would use all slots of a stack in turn, and none of
+// them would still be in its first cache.
 constexpr bool is_coarse(ClassIndex c) { return size_class(c).slab_bytes > kUnitBytes; }
 
 constexpr std::uint32_t slots_in(Bytes bytes, const SizeClass& c) {
@@ -38,11 +38,11 @@ constexpr std::uint32_t slots_in(Bytes bytes, const SizeClass& c) {
   return fit < kLeastSlots ? kLeastSlots : fit > kMostSlots ? kMostSlots : fit;
 }
 
-// With outgrown stacks left behind and a null word below each, all of them fit into a lane: a
+// With outgrown stacks left behind and a word below and above each, all of them fit into a lane: a
 // class has two stacks, at most ten sizes of each, and together they are less than twice the last.
 consteval Bytes most_stack_bytes() {
   Bytes words = 0;
-  for (const SizeClass& c : kSizeClasses) words += 2 * (2 * slots_in(kMostBytes, c) + 10);
+  for (const SizeClass& c : kSizeClasses) words += 2 * (2 * slots_in(kMostBytes, c) + 2 * 10);
   return words * sizeof(void*);
 }
 static_assert(sizeof(Lane) + most_stack_bytes() <= bytes_of(kLanePages));
@@ -129,10 +129,10 @@ void* noted(void* slot, ClassIndex c, Bytes requested, bool sampled) {
 bool is_due(Bytes bytes) {
   if (!Sampler::is_on()) [[likely]]
     return false;
-  Lane& lane = *this_lane();
+  Lane* const lane = this_lane();
   Bytes of_nobody = 0;
-  if (&lane == &no_lane) of_nobody = sampler.draw();
-  return sampler.is_due(&lane == &no_lane ? of_nobody : lane.sample_distance, bytes);
+  if (lane == nullptr) of_nobody = sampler.draw();
+  return sampler.is_due(lane == nullptr ? of_nobody : lane->sample_distance, bytes);
 }
 
 // Doubles the stacks of a class, up to its bound.
@@ -150,7 +150,7 @@ void grow_magazine(Lane& lane, ClassIndex c) {
 
   const auto new_stack = [&](Stack base, Stack top) {
     const Stack stack = lane.stack_room + 1;
-    lane.stack_room = stack + capacity;
+    lane.stack_room = stack + capacity + 1;
     ASHLAR_ASSERT(reinterpret_cast<std::byte*>(lane.stack_room) <=
                   reinterpret_cast<std::byte*>(&lane) + bytes_of(kLanePages));
     stack[-1] = nullptr;
@@ -228,6 +228,7 @@ void tick(Lane& lane) {
   // Before the stacks' bounds are believed: null words are no slots.
   const bool undrawn = (m.reclaimed != 0 || m.has_mark()) && settle_slow(m);
   m.used = true;
+  m.give_end = m.give_base + m.capacity;  // see purge_stacks()
   if (m.give != m.give_end && !undrawn) return;
   if (is_coarse(c)) {
     flush_stack(lane, c, m.give_base, m.give);
@@ -277,8 +278,7 @@ void give_to_program_heap(void* p, const char* caller) {
 
 }  // namespace
 
-constinit Lane no_lane;
-constinit thread_local std::ptrdiff_t t_lane_distance = 0;
+constinit thread_local std::uintptr_t t_lane = kNoLane;
 
 Bytes magazine_bytes(const Lane& lane) {
   Bytes bytes = 0;
@@ -293,6 +293,7 @@ void init_magazines(Lane& lane) {
   if (Sampler::is_on()) lane.sample_distance = sampler.draw();
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     Magazine* const m = new (&lane.magazine[c]) Magazine;
+    m->take = m->give = m->give_end = m->take_base = m->give_base = lane.no_stack + 1;
     m->magic = short_magic(kSizeClasses[c]);
     m->slab_mask = kSizeClasses[c].slab_bytes - 1;
   }
@@ -329,7 +330,8 @@ void* sampled_large_if_due(void* p, Bytes bytes, Bytes requested) {
   return p;
 }
 
-void* take_slow(ClassIndex c, Bytes requested) {
+void* take_slow(Bytes requested, ClassIndex c) {
+  if (Lane* const popped = this_lane()) undo_pop(popped->magazine[c.v]);
   // A lane that another thread had before may bring full stacks.
   Lane* const lane = heap.lane_for_this_thread();
   if (lane == nullptr) {
@@ -379,20 +381,16 @@ void give_slow(void* p, const char* caller) {
   const Bytes bytes = slot_bytes_at(p, entry);
   if (bytes == 0) reject(p, caller);
   const ClassIndex c = class_for(bytes);
-  Lane& lane = *this_lane();
-  if (entry.tag() != reinterpret_cast<std::uintptr_t>(&lane)) {
+  Lane* const lane = this_lane();
+  if (lane == nullptr || entry.tag() != reinterpret_cast<std::uintptr_t>(lane)) {
     // Read once: whoever freezes the lane may empty it now.
-    const std::uint32_t count = lane.remote_count;
-    if (count != 0 && lane.remote[count - 1] == p) reject(p, caller);
+    const std::uint32_t count = lane != nullptr ? std::uint32_t{lane->remote_count} : 0;
+    if (count != 0 && lane->remote[count - 1] == p) reject(p, caller);
     return give_remote(p);
   }
-  Magazine& m = lane.magazine[c.v];
-  // Own write, or null since.
+  Magazine& m = lane->magazine[c.v];
   if (std::atomic_ref(m.give[-1]).load(std::memory_order_relaxed) == p) reject(p, caller);
-  if (m.give == m.give_end) flush_slow(lane, c);
-  const Stack top = m.give;
-  *top = p;
-  m.give.publish(top + 1);
+  while (!push_slot(m, p)) flush_slow(*lane, c);
 }
 
 void init_lane(Lane& lane) {

@@ -10,11 +10,11 @@
 //            take  │ a b c d          malloc pops d; when take is dry, the stacks change places;
 //            give  │ x y              free pushes behind y   when both are, refill_slow()
 //
-//          The word below a stack is null, so that popping an empty one yields null. Stacks start
-//          with a page's worth of slots or sixteen, double when a refill or flush shows that they
-//          are too small, and hold at most a slab's worth. They lie apart from user memory. A slot
-//          that another lane owns goes to `remote`, from where one atomic step frees all neighbours
-//          in a bitmap word.
+//          Both paths store first and look then, so below a stack is a null word, which popping an
+//          empty one yields, and above it a word to spare. Stacks start with a page's worth of
+//          slots or sixteen, double when a refill or flush shows that they are too small, and hold
+//          at most a slab's worth. They lie apart from user memory. A slot that another lane owns
+//          goes to `remote`, from where one atomic step frees all neighbours in a bitmap word.
 // Invariants (check_invariants() tests these by number):
 //   1  each stack lies within its bounds, above a null word
 //   2  what is in a stack is a slot of its class, owned by this lane, and not at rest
@@ -22,8 +22,8 @@
 //   4  null words in the stacks are as many as were reclaimed, and the mark of a sample
 // Threads: the lane's own. Others may read counts. One other may do what a slow path does while the
 //          owner is in none: it holds `frozen`, and the owner waits for it in its next slow path.
-//          The owner pays a load for that, as the kernel supplies the barrier (membarrier). Slots
-//          at the bottom of a stack can be taken even then, see lane_upkeep.cpp.
+//          The owner pays a load for that, as the kernel supplies the barrier (membarrier). What
+//          the stacks hold can be taken even while it is in a hit path, see lane_upkeep.cpp.
 // Fork:    one store commits each push and pop; a lane whose owner died inside a slow path has
 //          the state `changing`, and its stacks are not believed.
 // Not here: who gets which lane (heap).
@@ -40,32 +40,33 @@ namespace ashlar {
 
 using Stack = void**;
 
-// The stacks of a magazine that has none yet: null below, no room above.
-inline constinit void* no_stack[1] = {nullptr};
-
 // Where malloc meets the next sample in `take` (sampler). `none`: not in there. `when_dry`: it was
 // filled no further. `at_mark`: at a null word; nobody has looked at what lies behind. `undrawn`:
 // at none that is known, and a null word on top sees to it that somebody looks first.
 enum class NextSample : std::uint8_t { none, when_dry, at_mark, undrawn };
 
 struct alignas(kMagazineBytes) Magazine {
-  Owned<Stack> take = no_stack + 1;           // owner → reports: behind the slot to hand out next
-  Owned<Stack> give = no_stack + 1;           // owner → reports: where the next freed slot goes
-  Stack give_end = no_stack + 1;              // owner: `give` never passes it
+  Owned<Stack> take;                          // owner → reports: behind the slot to hand out next
+  Owned<Stack> give;                          // owner → reports: where the next freed slot goes
+  Owned<Stack> give_end;                      // owner, or who froze the lane: see push_slot()
   std::uint32_t magic = 0;                    // const: see short_magic()
   std::uint32_t slab_mask = 0;                // const: slab_bytes - 1
   std::uint16_t capacity = 0;                 // owner: slots per stack
   bool used = false;                          // owner: had a slow call since the last trim
   NextSample next_sample = NextSample::none;  // owner
-  Owned<Stack> take_base = no_stack + 1;      // owner → reports
-  Owned<Stack> give_base = no_stack + 1;      // owner → reports
+  Owned<Stack> take_base;                     // owner → reports
+  Owned<Stack> give_base;                     // owner → reports
   Owned<std::uint32_t> reclaimed;  // owner, or who froze the lane: null words where slots were
 
   bool has_mark() const { return next_sample >= NextSample::at_mark; }
+  // Words of a stack. While its owner finds out that `take` is dry, it ends below its base.
+  static std::uint32_t words(Stack base, Stack top) {
+    return top > base ? static_cast<std::uint32_t>(top - base) : 0;
+  }
   // Slots in both stacks; a hint to other threads.
   std::uint32_t count() const {
-    const auto words = static_cast<std::uint32_t>((take - take_base) + (give - give_base));
-    return words > reclaimed ? words - reclaimed : 0;
+    const std::uint32_t all = words(take_base, take) + words(give_base, give);
+    return all > reclaimed ? all - reclaimed : 0;
   }
 };
 static_assert(sizeof(Magazine) == kMagazineBytes);
@@ -100,12 +101,15 @@ struct alignas(kPageBytes) Lane {
   std::atomic<bool> orphaned =
       false;  // atomic: fork → who leases it; its owner died, see recover()
   std::atomic<OwnerState> owner = OwnerState::outside;  // atomic: owner → who freezes, or recovers
-  Lock frozen;                        // held by whoever works on the lane instead of its owner
-  std::uint64_t seen = 0;             // lock: frozen; what activity() was at the last look
-  bool lost_notifications = false;    // owner: a fork emptied the inbox, see refill_slow()
-  std::uint32_t slow_calls = 0;       // owner: to look at the clock only now and then
-  std::uint64_t trim_due_ms = 0;      // owner: when to trim again
-  Drain drain;                        // owner
+  Lock frozen;                      // held by whoever works on the lane instead of its owner
+  std::uint64_t seen = 0;           // lock: frozen; what activity() was at the last look
+  bool is_bare = false;             // lock: frozen; its stacks were purged at the last look
+  bool lost_notifications = false;  // owner: a fork emptied the inbox, see refill_slow()
+  std::uint32_t slow_calls = 0;     // owner: to look at the clock only now and then
+  std::uint64_t trim_due_ms = 0;    // owner: when to trim again
+  Drain drain;                      // owner
+  // The stacks of a magazine that has none yet: null below, room for what is to spare above.
+  void* no_stack[2] = {};
   Bytes sample_distance = 0;          // owner: to hand out before the next sample (sampler)
   Stack stack_room = nullptr;         // owner: unused words behind the stacks
   Owned<std::uint32_t> remote_count;  // owner → reports
@@ -169,24 +173,24 @@ class Frozen {
 // that the hit paths reach without a table of addresses.
 [[gnu::visibility("hidden")]] extern constinit Arena arena;
 
-// A lane without slots or room: what a thread has before its first lease and after its last. The
-// hit paths need no other check.
-[[gnu::visibility("hidden")]] extern constinit Lane no_lane;
+// This thread's lane, or kNoLane: no entry of the unit table is near it. Zero until the loader has
+// given thread-local variables their first values (malloc in an IFUNC resolver), which free() must
+// not meet; ensure_arena() sees to that. Initial-exec, and no more than a word: dlopen of the
+// library must not run out of static TLS.
+inline constexpr std::uintptr_t kNoLane = ~std::uintptr_t{0};
+extern constinit thread_local std::uintptr_t t_lane __attribute__((tls_model("initial-exec")));
 
-// This thread's lane, as its distance from no_lane: zero, and so right, even before the loader has
-// given thread-local variables their first values (malloc in an IFUNC resolver). Initial-exec, and
-// no more than a word: dlopen of the library must not run out of static TLS.
-extern constinit thread_local std::ptrdiff_t t_lane_distance
-    __attribute__((tls_model("initial-exec")));
-
+// Null: this thread has none, before its first lease, or after its last.
 inline Lane* this_lane() {
-  return reinterpret_cast<Lane*>(reinterpret_cast<std::byte*>(&no_lane) + t_lane_distance);
+  const bool is_lane = static_cast<std::intptr_t>(t_lane) > 0;  // one comparison for both others
+  return is_lane ? reinterpret_cast<Lane*>(t_lane) : nullptr;
 }
-inline void set_this_lane(Lane& lane) {
-  t_lane_distance = reinterpret_cast<std::byte*>(&lane) - reinterpret_cast<std::byte*>(&no_lane);
+inline void set_this_lane(Lane* lane) {
+  t_lane = lane != nullptr ? reinterpret_cast<std::uintptr_t>(lane) : kNoLane;
 }
 
-[[gnu::noinline]] void* take_slow(ClassIndex c, Bytes requested);
+// After pop_slot() found nothing, or where there is no lane to pop from.
+[[gnu::noinline]] void* take_slow(Bytes requested, ClassIndex c);
 [[gnu::noinline]] void give_slow(void* p, const char* caller);
 
 namespace detail {
@@ -204,51 +208,79 @@ constexpr std::array<std::uint16_t, kClassOfSize.size()> make_magazine_of_size()
 
 inline constexpr auto kMagazineOfSize = detail::make_magazine_of_size();
 
-// The magazine for a request of at most kMaxSlotBytes. A table of its own saves a step.
-inline Magazine& magazine_for(Bytes bytes) {
-  return *reinterpret_cast<Magazine*>(reinterpret_cast<std::byte*>(this_lane()) +
-                                      kMagazineOfSize[(bytes + 15) / 16]);
-}
-
-// A slot from the magazine; null when that is dry.
+// A slot from the magazine; null when that is dry, and then undo_pop() must follow. The new top is
+// stored before the slot is read, so that whoever empties the lane of a sleeping owner knows which
+// slots can still be read.
 inline void* pop_slot(Magazine& m) {
   const Stack top = m.take - 1;
-  void* const slot = std::atomic_ref(*top).load(std::memory_order_relaxed);  // see tend_lane()
-  if (slot != nullptr) [[likely]]
-    m.take = top;
-  return slot;
+  m.take = top;
+  std::atomic_signal_fence(std::memory_order_seq_cst);           // pairs with: reclaim_magazine
+  return std::atomic_ref(*top).load(std::memory_order_relaxed);  // ordered by the same
+}
+inline void undo_pop(Magazine& m) { m.take = m.take + 1; }
+
+// Puts p into the magazine. False: it is full, or p is what it got last. The slot is stored before
+// the end is read, so that whoever brings the end forward knows of every slot that is on its way.
+[[nodiscard]] inline bool push_slot(Magazine& m, void* p) {
+  const Stack top = m.give;
+  if (std::atomic_ref(top[-1]).load(std::memory_order_relaxed) == p) [[unlikely]]  // or null since
+    return false;
+  std::atomic_ref(*top).store(p, std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // pairs with: purge_stacks
+  if (top >= m.give_end) [[unlikely]]
+    return false;
+  m.give.publish(top + 1);  // fork, and who froze the lane, see the slot or the old top
+  return true;
+}
+
+// The lane's magazine for a request of at most kMaxSlotBytes. A table of its own saves a step.
+inline Magazine& magazine_for(Lane& lane, Bytes bytes) {
+  return *reinterpret_cast<Magazine*>(reinterpret_cast<std::byte*>(&lane) +
+                                      kMagazineOfSize[(bytes + 15) / 16]);
 }
 
 // A slot for a request of at most kMaxSlotBytes; null and errno when memory is out.
 inline void* take_slot(Bytes requested) {
-  void* const slot = pop_slot(magazine_for(requested));
-  return slot != nullptr ? slot : take_slow(class_for(requested), requested);
+  if (Lane* const lane = this_lane()) [[likely]] {
+    if (void* const slot = pop_slot(magazine_for(*lane, requested))) [[likely]]
+      return slot;
+  }
+  return take_slow(requested, class_for(requested));
 }
 // The same of a class. Samples remember the request.
 inline void* take_slot(ClassIndex c, Bytes requested) {
-  void* const slot = pop_slot(this_lane()->magazine[c.v]);
-  return slot != nullptr ? slot : take_slow(c, requested);
+  if (Lane* const lane = this_lane()) [[likely]] {
+    if (void* const slot = pop_slot(lane->magazine[c.v])) [[likely]]
+      return slot;
+  }
+  return take_slow(requested, c);
 }
 inline void* take_slot(ClassIndex c) { return take_slot(c, size_class(c).slot_bytes); }
+// A slot that is at hand for a request of at most kMaxSlotBytes, or null.
+inline void* take_at_hand(Bytes requested) {
+  Lane* const lane = this_lane();
+  if (lane == nullptr) [[unlikely]]
+    return nullptr;
+  Magazine& m = magazine_for(*lane, requested);
+  void* const slot = pop_slot(m);
+  if (slot == nullptr) [[unlikely]]
+    undo_pop(m);
+  return slot;
+}
 
 // free(). `caller` is for the message when p is not ours to free.
 inline void give_slot(void* p, const char* caller = "free") {
   if (!arena.contains(p)) [[unlikely]]
     return give_slow(p, caller);
-  const auto lane = reinterpret_cast<std::uintptr_t>(this_lane());
-  const std::uint64_t magazine_offset = arena.entry_of(p).word() ^ lane;
-  if (magazine_offset >= kTagGrain) [[unlikely]]
+  // With the lane's address for a tag, the word is the magazine's address.
+  const std::uint64_t magazine = arena.entry_of(p).word();
+  if ((magazine ^ t_lane) >= kTagGrain) [[unlikely]]
     return give_slow(p, caller);
 
-  Magazine& m = *reinterpret_cast<Magazine*>(lane + magazine_offset);
+  Magazine& m = *reinterpret_cast<Magazine*>(magazine);
   const auto offset = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(p)) & m.slab_mask;
-  const Stack top = m.give;
-  if (!is_slot_start(offset, m.magic) || top == m.give_end ||
-      std::atomic_ref(top[-1]).load(std::memory_order_relaxed) == p) [[unlikely]] {
-    return give_slow(p, caller);
-  }
-  *top = p;
-  m.give.publish(top + 1);  // fork, and who froze the lane, see the slot or the old top
+  if (!is_slot_start(offset, m.magic) || !push_slot(m, p)) [[unlikely]]
+    give_slow(p, caller);
 }
 
 // The bytes of the slot that starts at p, where the entry says that slots are; 0: none does.

@@ -333,7 +333,7 @@ TEST_CASE("a heap whose threads die at any instruction hands nothing out twice")
         if (alive) continue;
         deaths++;
         trace.step("died after %u instructions", life);
-        set_this_lane(no_lane);
+        set_this_lane(nullptr);
         heap.after_fork_in_child();
       }
     }

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: MIT
+// Lanes: what is done for one while its owner sleeps, is stopped anywhere, or is gone.
+#include <algorithm>
+#include <chrono>
+#include <set>
+#include <thread>
+
+#include "heap.h"
+#include "maintenance.h"
+#include "quiet_heap.h"
+#include "stats.h"
+
+namespace ashlar::test {
+
+namespace {
+
+constexpr ClassIndex kSmall = class_for(64);
+
+std::vector<void*> take(ClassIndex c, std::size_t count) {
+  std::vector<void*> slots(count);
+  for (void*& slot : slots) slot = take_slot(c);
+  return slots;
+}
+
+void give(const std::vector<void*>& slots) {
+  for (void* slot : slots) give_slot(slot);
+}
+
+bool all_distinct(const std::vector<void*>& slots) {
+  return std::set<void*>(slots.begin(), slots.end()).size() == slots.size() &&
+         std::find(slots.begin(), slots.end(), nullptr) == slots.end();
+}
+
+Bytes allocated() {
+  HeapStats s;
+  collect_stats(s);
+  return s.allocated;
+}
+
+// A look at this thread's lane as from another thread, while this one sleeps.
+void look(bool all) {
+  const Frozen frozen(*this_lane());
+  REQUIRE(frozen);
+  tend_lane(*this_lane(), all);
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("lanes");
+
+TEST_CASE("a lane that was recovered takes back objects it handed out before") {
+  // As in the child of a fork: a thread leases a lane that was another's, then frees that one's.
+  const auto slots = take(kSmall, 20);
+  const auto others = take(class_for(256), 3);
+  flush_lane(*this_lane());
+  arena.recover_lane(this_lane()->slabs);
+  recover_magazines(*this_lane());
+  CHECK(broken() == "");
+  give({slots[0], others[0], slots[1], others[1]});
+  CHECK(broken() == "");
+  give({slots.begin() + 2, slots.end()});
+  give_slot(others[2]);
+  maintenance.trim();
+  CHECK(allocated() == 0);
+}
+
+TEST_CASE("a lane whose owner is in a slow path is not frozen") {
+  give_slot(take_slot(kSmall));
+  Lane& lane = *this_lane();
+  const auto freezes = [&] { return static_cast<bool>(Frozen(lane)); };
+  {
+    const Entered entered(lane);
+    CHECK(!freezes());
+    { const Entered again(lane); }
+    CHECK(!freezes());
+  }
+  CHECK(freezes());
+  CHECK(freezes());
+}
+
+TEST_CASE("magazines of a frozen lane are reclaimed, and their owner goes on") {
+  const auto slots = take(kSmall, 900);
+  give(slots);
+  give_slot(take_slot(kSmall));  // exchanges the stacks
+  Lane& lane = *this_lane();
+  const Magazine& m = lane.magazine[kSmall.v];
+  REQUIRE(m.count() > 100);
+  look(true);
+  CHECK(m.count() == 0);
+  CHECK(broken() == "");
+  const auto again = take(kSmall, 900);
+  CHECK(all_distinct(again));
+  give(again);
+  CHECK(broken() == "");
+}
+
+TEST_CASE("a lane that was not used since the last look keeps nothing at hand, others keep all") {
+  const auto slots = take(kSmall, 900);
+  bool zero = false;
+  void* const large = heap.take_large(300 * kKiB, kPageBytes, zero);
+  give(slots);
+  CHECK(heap.give_large(large));
+  Lane& lane = *this_lane();
+  look(false);
+  CHECK(lane.magazine[kSmall.v].count() > 100);
+  CHECK(lane.large.count == 1);
+  look(false);
+  CHECK(lane.magazine[kSmall.v].count() == 0);
+  CHECK(lane.large.count == 0);
+  CHECK(broken() == "");
+}
+
+TEST_CASE("a child whose lane was being reclaimed at the fork gets whole slots") {
+  for (bool from_take : {true, false}) {
+    const auto slots = take(kSmall, 900);
+    give(slots);
+    Lane& lane = *this_lane();
+    Magazine& m = lane.magazine[kSmall.v];
+    if (from_take) give_slot(take_slot(kSmall));  // exchanges the stacks
+    const Stack base = from_take ? m.take_base : m.give_base;
+    const Stack top = from_take ? m.take : m.give;
+    REQUIRE(top - base > 20);
+    const Death death = death_of([&] {
+      if (!lane.frozen.try_lock()) ::_exit(4);
+      std::fill(base, base + (top - base) / 2, nullptr);  // and not counted yet
+      heap.after_fork_in_child();
+      const auto taken = take(kSmall, 2000);
+      const bool whole = all_distinct(taken) && broken() == "";
+      give(taken);
+      ::_exit(whole && broken() == "" ? 0 : 3);
+    });
+    CHECK(death.signal == 0);
+    CHECK(death.status == 0);
+    CHECK(death.last_words == "");
+  }
+}
+
+TEST_CASE("a sleeping thread's lane takes a few pages, whatever its thread did before") {
+  for (Bytes bytes = 16; bytes <= 512; bytes += 16) give(take(class_for(bytes), 3000));
+  Lane& lane = *this_lane();
+  const auto resident = [&] {
+    return os::resident_bytes(&lane, bytes_of(kLanePages)) / kPageBytes;
+  };
+  CHECK(resident() > 20);
+  look(false);
+  look(false);
+  CHECK(lane.is_bare);
+  CHECK(resident() <= 4);
+  CHECK(broken() == "");
+  // Its owner goes on where it was.
+  for (Bytes bytes = 16; bytes <= 512; bytes += 16) {
+    const auto slots = take(class_for(bytes), 3000);
+    CHECK(all_distinct(slots));
+    give(slots);
+  }
+  CHECK(broken() == "");
+  maintenance.trim();
+  CHECK(allocated() == 0);
+}
+
+TEST_CASE("what a thread was about to push when it was stopped is not lost") {
+  for (bool has_seen_end : {true, false}) {
+    auto slots = take(kSmall, 200);
+    void* const last = slots.back();
+    slots.pop_back();
+    give(slots);
+    Magazine& m = this_lane()->magazine[kSmall.v];
+    const Stack top = m.give;
+    *top = last;  // the first of push_slot's stores
+    look(false);
+    look(false);
+    CHECK(this_lane()->is_bare);
+    CHECK(m.count() == 0);
+    if (has_seen_end) {
+      m.give.publish(top + 1);
+    } else {
+      give_slot(last);  // push_slot() would have met the new end
+    }
+    CHECK(m.count() == 1);
+    CHECK(broken() == "");
+    give(take(kSmall, 300));
+    maintenance.trim();
+    CHECK(allocated() == 0);
+    CHECK(broken() == "");
+  }
+}
+
+TEST_CASE("what a thread was about to pop when it was stopped is its own") {
+  const auto slots = take(kSmall, 200);
+  give(slots);
+  give_slot(take_slot(kSmall));  // exchanges the stacks
+  Magazine& m = this_lane()->magazine[kSmall.v];
+  const Stack top = m.take - 1;
+  REQUIRE(top > m.take_base);
+  m.take = top;  // the first half of pop_slot()
+  void* const popped = *top;
+  look(false);
+  look(false);
+  CHECK(m.count() == 0);
+  auto others = take(kSmall, 3000);
+  others.push_back(popped);
+  CHECK(all_distinct(others));
+  give(others);
+  CHECK(broken() == "");
+}
+
+TEST_CASE("a thread that pushes and pops all the time loses nothing to who looks after its lane") {
+  std::atomic<bool> at_work = true;
+  std::atomic<Lane*> working = nullptr;
+  std::atomic<std::uint32_t> wrong = 0;
+  std::thread owner([&] {
+    give(take(kSmall, 100));
+    working = this_lane();
+    std::vector<void*> mine;
+    for (std::uint32_t n = 0; at_work; n++) {
+      for (std::uint32_t i = n % 7; i < 8; i++) {
+        auto* const word = static_cast<std::uintptr_t*>(take_slot(kSmall));
+        *word = reinterpret_cast<std::uintptr_t>(word);  // who else has it would write the same
+        word[1] = n;
+        mine.push_back(word);
+      }
+      while (mine.size() > n % 50) {
+        auto* const word = static_cast<std::uintptr_t*>(mine.back());
+        wrong += *word != reinterpret_cast<std::uintptr_t>(word);
+        *word = 0;
+        mine.pop_back();
+        give_slot(word);
+      }
+    }
+    give(mine);
+  });
+  while (working == nullptr) std::this_thread::yield();
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(500);
+  while (std::chrono::steady_clock::now() < end) {
+    const Frozen frozen(*working);
+    if (frozen) tend_lane(*working, true);
+  }
+  at_work = false;
+  owner.join();
+  CHECK(wrong == 0);
+  CHECK(broken() == "");
+  maintenance.trim();
+  CHECK(allocated() == 0);
+}
+
+TEST_SUITE_END();
+
+}  // namespace ashlar::test
