@@ -46,7 +46,7 @@ void Compactor::make_plan() {
     });
     arena.for_each_mosaic([&](const Mosaic& mosaic, std::uint64_t) {
       const UnitIndex unit = unit_of(arena.page_of(mosaic.base()));
-      arena.scores().set(unit, 1, Ranking::score(mosaic));
+      arena.scores().set(unit, 1, Ranking::score_of_mosaic(mosaic.gap_bytes()));
     });
     arena.scores().announce_plan();
   }
@@ -76,11 +76,11 @@ void Compactor::make_plan_of(LaneSlabs& slabs) {
 template <class ForEachSlab, class TakesMoved>
 void Compactor::rank(ForEachSlab&& for_each_slab, TakesMoved&& takes_moved) {
   ranking_.begin();
-  for_each_slab([&](const Slab& slab) { ranking_.count(slab, takes_moved(slab)); });
+  for_each_slab([&](const Slab& slab) { ranking_.count(fill_of(slab), takes_moved(slab)); });
   ranking_.choose();
   for_each_slab([&](const Slab& slab) {
     const std::uint32_t units = slab.size_class_info().slab_bytes / kUnitBytes;
-    arena.scores().set(arena.unit_of_slab(slab), units, ranking_.score(slab));
+    arena.scores().set(arena.unit_of_slab(slab), units, ranking_.score(fill_of(slab)));
   });
 }
 

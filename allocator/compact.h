@@ -24,6 +24,10 @@
 
 namespace ashlar {
 
+inline SlabFill fill_of(const Slab& slab) {
+  return {ClassIndex{slab.descriptor().size_class}, slab.descriptor().used};
+}
+
 class Compactor {
  public:
   constexpr Compactor() = default;

@@ -14,13 +14,12 @@ constexpr Bytes kLeastGaps = kUnitBytes / 8;
 
 void Ranking::begin() { std::memset(classes_, 0, sizeof classes_); }
 
-void Ranking::count(const Slab& slab, bool takes_moved) {
-  const std::uint32_t used = slab.descriptor().used;
-  if (!is_open(slab)) return;
-  Level& level = classes_[slab.descriptor().size_class].level[level_of(slab)];
+void Ranking::count(SlabFill slab, bool takes_moved) {
+  if (slab.is_full()) return;
+  Level& level = classes_[slab.size_class.v].level[level_of(slab)];
   level.slabs++;
-  level.used += used;
-  if (takes_moved) level.room += slab.size_class_info().capacity - used;
+  level.used += slab.used;
+  if (takes_moved) level.room += slab.info().capacity - slab.used;
 }
 
 void Ranking::choose() {
@@ -42,20 +41,19 @@ void Ranking::choose() {
   }
 }
 
-std::uint8_t Ranking::score(const Slab& slab) {
-  if (!is_open(slab)) return 0;
-  OfClass& c = classes_[slab.descriptor().size_class];
+std::uint8_t Ranking::score(SlabFill slab) {
+  if (slab.is_full()) return 0;
+  OfClass& c = classes_[slab.size_class.v];
   const std::uint32_t level = level_of(slab);
   if (level > c.end) return 0;
   if (level == c.end && c.stay != 0) {
     c.stay--;
     return 0;
   }
-  return score_of(slab.descriptor().used, slab.size_class_info().capacity);
+  return score_of(slab.used, slab.info().capacity);
 }
 
-std::uint8_t Ranking::score(const Mosaic& mosaic) {
-  const Bytes gaps = mosaic.gap_bytes();
+std::uint8_t Ranking::score_of_mosaic(Bytes gaps) {
   return gaps < kLeastGaps ? 0 : score_of(kUnitBytes - gaps, kUnitBytes);
 }
 

@@ -11,11 +11,21 @@
 // Mosaics: they have objects of all classes and gaps that fit few of them. One with gaps enough is
 //          worth new slabs for what is in it, so it needs no room elsewhere.
 // Threads: the caller keeps others out. Slabs may change between the walks; it is advice.
+// Position: knows slabs by their fullness alone, so it ranks a shared arena's as well.
 #pragma once
 
-#include "mosaic.h"
+#include "size_class.h"
 
 namespace ashlar {
+
+// How full a slab is: all that a ranking asks.
+struct SlabFill {
+  ClassIndex size_class;
+  std::uint32_t used;  // slots
+
+  const SizeClass& info() const { return ashlar::size_class(size_class); }
+  bool is_full() const { return used >= info().capacity; }
+};
 
 class Ranking {
  public:
@@ -23,11 +33,12 @@ class Ranking {
 
   void begin();
   // `takes_moved`: free slots of this slab can be had by who moves.
-  void count(const Slab& slab, bool takes_moved);
+  void count(SlabFill slab, bool takes_moved);
   void choose();
   // 1 to 255: to be emptied, the emptiest first. 0: to stay.
-  std::uint8_t score(const Slab& slab);
-  static std::uint8_t score(const Mosaic& mosaic);
+  std::uint8_t score(SlabFill slab);
+  // Of a mosaic with so many bytes of gaps.
+  static std::uint8_t score_of_mosaic(Bytes gaps);
 
  private:
   static constexpr std::uint32_t kLevels = 32;
@@ -48,14 +59,8 @@ class Ranking {
   static std::uint8_t score_of(std::uint64_t used, std::uint64_t whole) {
     return static_cast<std::uint8_t>(255 - 254 * used / whole);
   }
-  static bool is_open(const Slab& slab) {
-    const std::uint32_t used = slab.descriptor().used;
-    return used < slab.size_class_info().capacity;
-  }
-  static std::uint32_t level_of(const Slab& slab) {
-    const std::uint32_t used = slab.descriptor().used;
-    return static_cast<std::uint32_t>(std::uint64_t{used} * kLevels /
-                                      slab.size_class_info().capacity);
+  static std::uint32_t level_of(SlabFill slab) {
+    return static_cast<std::uint32_t>(std::uint64_t{slab.used} * kLevels / slab.info().capacity);
   }
 
   OfClass classes_[kClassCount] = {};

@@ -73,16 +73,20 @@ Offset take_into(ashlar_shm& arena, Bytes bytes, std::atomic<Offset>& slot,
   return 0;
 }
 
+bool replace(ashlar_shm& arena, std::atomic<Offset>& slot, Offset& expected, Offset desired) {
+  for (std::uint32_t l = 0; expected != 0 && l < arena.lanes_end(); l++) {
+    Offset announced = expected;
+    if (arena.lane(l).publishing.load() == expected) {
+      arena.lane(l).publishing.compare_exchange_strong(announced, 0);
+    }
+  }
+  return slot.compare_exchange_strong(expected, desired);
+}
+
 Offset exchange(ashlar_shm& arena, std::atomic<Offset>& slot, Offset desired) {
   Offset seen = slot.load();
-  do {
-    for (std::uint32_t l = 0; seen != 0 && l < arena.lanes_end(); l++) {
-      Offset announced = seen;
-      if (arena.lane(l).publishing.load() == seen) {
-        arena.lane(l).publishing.compare_exchange_strong(announced, 0);
-      }
-    }
-  } while (!slot.compare_exchange_weak(seen, desired));
+  while (!replace(arena, slot, seen, desired)) {
+  }
   return seen;
 }
 

@@ -5,6 +5,7 @@
 #include <ashlar/shm.h>
 
 #include "pages.h"
+#include "plan.h"
 #include "processes.h"
 
 namespace ashlar::shm {
@@ -32,6 +33,7 @@ struct ashlar_shm {
   ashlar::shm::Segment segment;
   ashlar::shm::Processes processes;
   ashlar::shm::HandleHints hints;
+  ashlar::shm::Plan plan;
 
   Bytes data_offset(const void* p) const {
     return reinterpret_cast<std::uintptr_t>(p) - reinterpret_cast<std::uintptr_t>(data);

@@ -54,15 +54,9 @@ class HeldSlab {
 
 // Calls visit(slab) for each slab of objects with handles, by address.
 template <class Visit>
-void for_each_handle_slab(ashlar_shm& arena, Visit&& visit) {
-  const std::uint32_t units = arena.pages.chunks() * kUnitsPerChunk;
-  for (std::uint32_t u = 0; u < units;) {
-    const bool may_be = UnitEntry{arena.entry(UnitIndex{u}).load()}.tag() >= kOpenTag;
-    const SlabRef slab = may_be ? SlabRef::find(arena, UnitIndex{u}) : SlabRef::none();
-    const bool whole = slab.exists() && slab.first().v == u;
-    if (whole) visit(slab);
-    u += whole ? slab.units() : 1;
-  }
+void for_each_handle_slab(const ashlar_shm& arena, Visit&& visit) {
+  for_each_slab(
+      arena, [](std::uint64_t tag) { return tag >= kOpenTag; }, visit);
 }
 
 // A pass marks the slabs that it means to empty; see compaction.h. A hint.

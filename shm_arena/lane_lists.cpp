@@ -78,7 +78,9 @@ void file(View& view, const SlabRef& slab) {
     spare = kNone;
   }
   if (free == 0) return;
-  link(view, slab, static_cast<std::uint8_t>(fullness(slab.info(), slab.info().capacity - free)));
+  const bool is_victim = view.arena->plan[slab.first()] != 0;
+  const std::uint32_t list = is_victim ? 0 : fullness(slab.info(), slab.info().capacity - free);
+  link(view, slab, static_cast<std::uint8_t>(list));
 }
 
 void refile(View& view, const SlabRef& slab) {

@@ -2,10 +2,11 @@
 // L4 · lane lists: the slabs of one lane that have room, by eighths of fullness.
 //
 // What:    enters a slab where its fullness demands and takes it out again; a slab that is all free
-//          goes back to the buddy, unless it is the only one of its class.
+//          goes back to the buddy, unless it is the only one of its class. One that is to be
+//          emptied (plan.h) counts as the sparsest, so that it is taken from last.
 // How:     heads and tails are in the view, private to the process; links are in the slabs'
-//          descriptors. First in, first out: a slab gathers room until its turn comes. It is not filed
-//          anew while it does; who picks it looks whether it still belongs there.
+//          descriptors. First in, first out: a slab gathers room until its turn comes. It is not
+//          filed anew while it does; who picks it looks whether it still belongs there.
 // Trust:   links are followed only to slabs of this lane and class. If they are not what we made
 //          them, the lists are made anew from the unit table.
 // Threads: the view's.

@@ -31,9 +31,6 @@ bool drain_news(View& view) {
   return any;
 }
 
-namespace {
-
-// Slabs of lanes that nobody leases become this lane's.
 bool adopt_vacant(View& view) {
   ashlar_shm& arena = *view.arena;
   if (arena.processes.scoped()) return false;
@@ -70,8 +67,6 @@ bool adopt_vacant(View& view) {
   }
   return any;
 }
-
-}  // namespace
 
 bool within_quota(const ashlar_shm& arena, PageCount pages) {
   const std::uint64_t quota = arena.state().quota.load();

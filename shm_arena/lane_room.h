@@ -12,6 +12,8 @@ namespace ashlar::shm {
 
 // Takes over what others freed in this lane's slabs. False: nothing.
 bool drain_news(View& view);
+// Slabs of lanes that nobody leases become this lane's. False: there are none for it.
+bool adopt_vacant(View& view);
 // Whether this process may hold so many pages more.
 bool within_quota(const ashlar_shm& arena, PageCount pages);
 // Pages for a block; the chunks they lie in stay held until commit(). kNone and errno: no room.

@@ -89,9 +89,11 @@ bool advance(View& view, ClassIndex c) {
 }
 
 // The fullest slab that has room goes to the cursor. Since it was filed, more of it may have been
-// given; if that is more than an eighth, it is filed anew. After some looks, any slab will do.
-bool pick(View& view, ClassIndex c) {
+// given; if that is more than an eighth, it is filed anew. After some looks, any slab will do; but
+// if `only_to_stay`, none that is to be emptied.
+bool pick(View& view, ClassIndex c, bool only_to_stay) {
   constexpr int kLooks = 8;
+  Plan& plan = view.arena->plan;
   for (int look = 0; view.nonempty[c.v] != 0; look++) {
     const auto fullest = static_cast<std::uint32_t>(std::bit_width(view.nonempty[c.v]) - 1);
     const SlabRef slab = own_slab(view, view.head[c.v][fullest], c);
@@ -99,11 +101,16 @@ bool pick(View& view, ClassIndex c) {
       make_lists(view);
       return false;
     }
+    const bool is_victim = plan[slab.first()] != 0;
     const std::uint32_t used = slab.info().capacity - slab.free_slots();
-    if (look < kLooks && fullest != 0 && used < least_used(slab.info(), fullest - 1)) {
+    const bool is_sparse = fullest != 0 && used < least_used(slab.info(), fullest - 1);
+    const bool may_look_on = look < kLooks && (is_sparse || is_victim);
+    if (may_look_on || (is_victim && only_to_stay)) {
       file(view, slab);
+      if (look >= kLooks && fullest == 0) return false;
       continue;
     }
+    if (is_victim) plan.keep(slab.first(), slab.units());
     set_cursor(view, slab);
     return true;
   }
@@ -117,10 +124,23 @@ bool make_slab(View& view, ClassIndex c) {
   if (first.v == kNone) return false;
   const SlabRef slab(arena, unit_of(first), c);
   slab.enter(view.tag);
+  arena.plan.keep(slab.first(), slab.units());
   arena.pages.commit(view.lane, first, pages, BlockKind::slab);
   lane_of(view).held_pages.fetch_add(pages.v);
   set_cursor(view, slab);
   return true;
+}
+
+// What the cursor holds goes back to its slab, which is in no list then. Returns that slab.
+SlabRef rest_cursor(View& view, ClassIndex c) {
+  Cursor& k = view.cursor[c.v];
+  if (k.slab == nullptr) return SlabRef::none();
+  const SlabRef slab = own_slab(view, unit_at(view, k.slab).v, c);
+  if (slab.exists()) slab.give_bits(k.word_index, k.avail);
+  k.published->store(0);
+  k.avail = 0;
+  leave_slab(k);
+  return slab;
 }
 
 BitmapWord* bitmap_at(const ashlar_shm& arena, const Cursor& k, UnitIndex first) {
@@ -142,11 +162,26 @@ bool refill(View& view, ClassIndex c) {
   for (int attempt = 0; attempt < kAttempts; attempt++) {
     if (lane_of(view).news.load() != 0) drain_news(view);
     if (advance(view, c)) return true;
-    if (pick(view, c)) continue;
-    if (!make_slab(view, c)) return pick(view, c) && advance(view, c);
+    if (pick(view, c, false)) continue;
+    if (!make_slab(view, c)) return pick(view, c, false) && advance(view, c);
   }
   errno = ENOMEM;
   return false;
+}
+
+bool refill_densely(View& view, ClassIndex c) {
+  const Cursor& k = view.cursor[c.v];
+  if (k.slab != nullptr && view.arena->plan[unit_at(view, k.slab)] != 0) {
+    const SlabRef slab = rest_cursor(view, c);
+    if (slab.exists()) file(view, slab);
+  }
+  if (k.avail != 0) return true;
+  if (lane_of(view).news.load() != 0) drain_news(view);
+  return advance(view, c) || (pick(view, c, true) && advance(view, c));
+}
+
+void rest_cursors(View& view) {
+  for (std::uint32_t c = 0; c < kClassCount; c++) rest_cursor(view, ClassIndex{c});
 }
 
 void init_view(View& view, ashlar_shm& arena, std::uint32_t lane) {
@@ -171,15 +206,7 @@ void init_view(View& view, ashlar_shm& arena, std::uint32_t lane) {
 }
 
 void empty_view(View& view) {
-  for (std::uint32_t c = 0; c < kClassCount; c++) {
-    Cursor& k = view.cursor[c];
-    if (k.slab == nullptr) continue;
-    const SlabRef slab = own_slab(view, unit_at(view, k.slab).v, ClassIndex{c});
-    if (slab.exists()) slab.give_bits(k.word_index, k.avail);
-    k.published->store(0);
-    k.avail = 0;
-    leave_slab(k);
-  }
+  rest_cursors(view);
   drain_news(view);
   for_each_own_slab(view, [&](const SlabRef& slab) {
     if (slab.free_slots() == slab.info().capacity) retire(view, slab);

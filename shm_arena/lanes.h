@@ -118,6 +118,10 @@ inline void give(ashlar_shm& arena, void* p) {
 
 // The cursor has a slot to take. False and errno: there is none.
 [[nodiscard]] bool refill(View& view, ClassIndex c);
+// The same for what is moved: of a slab that is to stay, and none that is made for it.
+[[nodiscard]] bool refill_densely(View& view, ClassIndex c);
+// The cursors have no slots and no slabs. Those slabs are in no list.
+void rest_cursors(View& view);
 
 // Makes the view of a thread that has just leased its lane.
 void init_view(View& view, ashlar_shm& arena, std::uint32_t lane);
@@ -135,8 +139,10 @@ Offset take_into(ashlar_shm& arena, Bytes bytes, std::atomic<Offset>& slot,
                  void* context);
 // Changes a slot that somebody may be publishing into. If that one died before it could say that it
 // had, a recoverer takes a block that is not in its slot for one that never was; so it is said
-// here.
+// here. replace(): only if it is `expected`; otherwise that is what it is.
 Offset exchange(ashlar_shm& arena, std::atomic<Offset>& slot, Offset desired);
+[[nodiscard]] bool replace(ashlar_shm& arena, std::atomic<Offset>& slot, Offset& expected,
+                           Offset desired);
 // The bytes of the slot or block that starts at p; 0: none does.
 Bytes bytes_at(ashlar_shm& arena, const void* p);
 // Changes the length of a large block where it is.

@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: MIT
-// L6 · shm: the doors of <ashlar/shm.h>. Arguments are checked here, errors become errno.
-#include <ashlar/shm.h>
-
-#include <cerrno>
+// L6 · shm: the doors of <ashlar/shm.h>, but for those to what moves.
 #include <cstring>
 #include <dirent.h>
 #include <new>
 #include <sys/mman.h>
 
 #include "check_arena.h"
-#include "compaction.h"
+#include "doors.h"
 #include "embedded.h"
 #include "recovery.h"
 #include "roots.h"
 #include "stats_arena.h"
 #include "views.h"
-
-#define ASHLAR_PUBLIC extern "C" [[gnu::visibility("default")]]
 
 namespace ashlar::shm {
 namespace {
@@ -87,25 +82,6 @@ ashlar_shm* open_at(int fd, Offset origin, Bytes new_bytes) {
   });
 }
 
-// 0, or −1 and errno.
-int result(int error) {
-  if (error == 0) return 0;
-  errno = error;
-  return -1;
-}
-
-bool refused(const ashlar_shm* arena) {
-  if (!arena->segment.read_only()) return false;
-  errno = EACCES;
-  return true;
-}
-
-bool no_slot(const ashlar_shm* arena, const ashlar_off* slot) {
-  if (arena->offset(slot) != 0 && arena->offset(slot) % sizeof *slot == 0) return false;
-  errno = EINVAL;
-  return true;
-}
-
 }  // namespace
 }  // namespace ashlar::shm
 
@@ -145,6 +121,7 @@ ASHLAR_PUBLIC void ashlar_shm_close(ashlar_shm* arena) {
   if (arena == nullptr) return;
   shm::leave_arena(*arena);
   shm::unregister_handle(arena->number);
+  arena->plan.close();
   arena->processes.detach();
   arena->segment.close();
   shm::unmap(arena, sizeof *arena);
@@ -250,38 +227,6 @@ ASHLAR_PUBLIC ashlar_off ashlar_shm_exchange(ashlar_shm* arena, ashlar_off* slot
                                              ashlar_off desired) {
   if (shm::refused(arena) || shm::no_slot(arena, slot)) return 0;
   return shm::exchange(*arena, *reinterpret_cast<std::atomic<shm::Offset>*>(slot), desired);
-}
-
-// --- handles ------------------------------------------------------------------------------------
-
-ASHLAR_PUBLIC ashlar_handle ashlar_shm_handle_alloc(ashlar_shm* arena, size_t bytes) {
-  return shm::alloc_handle(*arena, bytes);
-}
-ASHLAR_PUBLIC int ashlar_shm_handle_free(ashlar_shm* arena, ashlar_handle handle) {
-  if (handle == 0) return 0;
-  if (shm::refused(arena)) return -1;
-  return shm::result(shm::free_handle(*arena, shm::Handle::of(handle)));
-}
-ASHLAR_PUBLIC void* ashlar_shm_handle_lock(ashlar_shm* arena, ashlar_handle handle) {
-  return shm::lock_handle(*arena, shm::Handle::of(handle));
-}
-ASHLAR_PUBLIC int ashlar_shm_handle_unlock(ashlar_shm* arena, ashlar_handle handle) {
-  return shm::result(shm::unlock_handle(*arena, shm::Handle::of(handle)) ? 0 : EINVAL);
-}
-ASHLAR_PUBLIC size_t ashlar_shm_handle_size(ashlar_shm* arena, ashlar_handle handle) {
-  return shm::bytes_of_handle(*arena, shm::Handle::of(handle));
-}
-
-ASHLAR_PUBLIC int ashlar_shm_compact(ashlar_shm* arena, unsigned budget_us, size_t budget_bytes,
-                                     ashlar_shm_compaction* done) {
-  shm::Compaction pass{};
-  pass.budget_us = budget_us;
-  pass.budget_bytes = budget_bytes;
-  const int error = shm::compact(*arena, pass);
-  if (done != nullptr) {
-    *done = {pass.moved_bytes, pass.freed_bytes, pass.moved, pass.locked};
-  }
-  return error == 0 ? pass.finished : shm::result(error);
 }
 
 // --- names --------------------------------------------------------------------------------------

@@ -247,6 +247,58 @@ TEST_CASE("killed while it adopts the slabs of one who has left") {
                                 .room_left = false});
 }
 
+namespace {
+
+constexpr std::size_t kMoved = 4;  // of the stage's blocks
+constexpr Bytes kMovedBytes = 1000;
+constexpr int kOwn = 40;
+
+// The victim's lane has room for the one block of its size that somebody else has.
+void make_room(Shared& arena, const Stage& stage) {
+  for (int i = 0; i < kOwn; i++) arena.take(kMovedBytes);
+  REQUIRE(ashlar_shm_frag_hint(arena, there(arena, stage, stage.blocks[kMoved])) != 0);
+}
+
+}  // namespace
+
+TEST_CASE("killed while it moves a block: it is at the old place or at the new one") {
+  Stage stage;
+  kill_everywhere(
+      stage.arena,
+      {.before = [&](Shared& a) { make_room(a, stage); },
+       .act =
+           [&](Shared& a) {
+             if (ashlar_shm_frag_move(a, there(a, stage, stage.blocks[kMoved])) == nullptr) {
+               std::abort();
+             }
+           },
+       .expected = {stage.now + kOwn, stage.now + kOwn + 1, stage.held_but(stage.blocks[kMoved])},
+       .data_bytes = kChunkBytes / 2});
+}
+
+TEST_CASE("killed while it moves what a slot names: the slot leads to the block") {
+  Stage stage;
+  fill(stage.blocks[kMoved], kMovedBytes, 1);
+  *stage.slot = ashlar_shm_offset(stage.arena, stage.blocks[kMoved]);
+  kill_everywhere(
+      stage.arena,
+      {.before = [&](Shared& a) { make_room(a, stage); },
+       .act =
+           [&](Shared& a) {
+             auto* const slot = static_cast<ashlar_off*>(there(a, stage, stage.slot));
+             if (ashlar_shm_frag_move_at(a, slot) == 0) std::abort();
+           },
+       .expected = {stage.now + kOwn, stage.now + kOwn + 1, stage.held_but(stage.blocks[kMoved])},
+       .data_bytes = kChunkBytes / 2,
+       .also =
+           [&](Shared& a) {
+             const auto* const slot = static_cast<ashlar_off*>(there(a, stage, stage.slot));
+             void* const p = ashlar_shm_pointer(a, *slot);
+             REQUIRE(ashlar_shm_usable_size(a, p) >= kMovedBytes);
+             REQUIRE(is_filled(p, kMovedBytes, 1));
+           }});
+}
+
 TEST_SUITE_END();
 
 }  // namespace ashlar::test

@@ -36,11 +36,11 @@ struct Slabs {
   std::vector<unsigned> scores(bool takes_moved = true) {
     ranking.begin();
     ground.arena.for_each_slab(
-        [&](const Slab& slab, std::uint64_t) { ranking.count(slab, takes_moved); });
+        [&](const Slab& slab, std::uint64_t) { ranking.count(fill_of(slab), takes_moved); });
     ranking.choose();
     std::vector<unsigned> all;
     ground.arena.for_each_slab(
-        [&](const Slab& slab, std::uint64_t) { all.push_back(ranking.score(slab)); });
+        [&](const Slab& slab, std::uint64_t) { all.push_back(ranking.score(fill_of(slab))); });
     return all;
   }
   void put_scores(const std::vector<unsigned>& scores) {

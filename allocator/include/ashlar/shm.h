@@ -127,6 +127,31 @@ ashlar_off ashlar_shm_malloc_into(ashlar_shm *, size_t bytes, ashlar_off *slot_i
  * recoverer that the block had been published. */
 ashlar_off ashlar_shm_exchange(ashlar_shm *, ashlar_off *slot_in_arena, ashlar_off desired);
 
+/* --- hints and moves, for blocks whose positions the program owns -----------------------------------
+ * As on the heap (<ashlar/compact.h>): go through all blocks, again and again, and move those with a
+ * hint. Hints come from a snapshot that ranks slabs by what emptying them would give for what must be
+ * moved; nothing moves into a slab that is to be emptied itself. The snapshot is this process's own,
+ * and renewed every 100 ms or less often: 1 % of the time at most. One thread of one process should
+ * do it: a move finds room in the lane of the calling thread, to which a snapshot adds what lanes
+ * without a thread have left. Blocks above 32 KiB stay, and so do objects with handles.
+ *
+ * Readers in other processes are the program's to keep away: the old place is free, and may be
+ * another's block, when a move returns. docs/compaction.md shows how. */
+
+/* 0: leave it; 1 to 255: move it, the highest first. p: any address; 0 where no block is, and on a
+ * handle that is read-only or null. A look-up, about 10 ns; in a batch one or two each. Keep errno. */
+unsigned ashlar_shm_frag_hint(ashlar_shm *, const void *p);
+void ashlar_shm_frag_hint_batch(ashlar_shm *, const void *const *blocks, size_t n, uint8_t *scores);
+/* Copies the block at p to a better place, frees the old one and returns the new one, of the same
+ * usable size and an alignment that is no smaller. Null: it is not worth it, or there is no better
+ * place, and errno is as it was; or EINVAL: no block in use starts at p; EACCES. Whoever is killed in
+ * it leaves the block where it was, and leaks one at most. */
+void *ashlar_shm_frag_move(ashlar_shm *, void *p);
+/* The same for a block whose offset is in `slot`, as with ashlar_shm_malloc_into(): the new offset is
+ * stored there before the old place is free, so that `slot` leads to the block whenever the caller
+ * is killed. The new offset; 0: as above. If another one changed `slot` meanwhile, nothing moves. */
+ashlar_off ashlar_shm_frag_move_at(ashlar_shm *, ashlar_off *slot_in_arena);
+
 /* --- objects that may be moved ------------------------------------------------------------------
  * A handle stands for an object; it is the same number in every process, and may be kept in the
  * arena. The object has an address while it is locked. While nobody has it locked it may be moved,

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+// L6 · the doors to what moves: blocks by hints, objects by handles and passes.
+#include "compaction.h"
+#include "doors.h"
+#include "moves.h"
+
+using namespace ashlar;
+
+// --- hints and moves ----------------------------------------------------------------------------
+
+ASHLAR_PUBLIC unsigned ashlar_shm_frag_hint(ashlar_shm* arena, const void* p) {
+  uint8_t score = 0;
+  ashlar_shm_frag_hint_batch(arena, &p, 1, &score);
+  return score;
+}
+
+ASHLAR_PUBLIC void ashlar_shm_frag_hint_batch(ashlar_shm* arena, const void* const* blocks,
+                                              size_t n, uint8_t* scores) {
+  if (arena != nullptr) arena->plan.renew(*arena);
+  for (size_t i = 0; i < n; i++) scores[i] = arena != nullptr ? shm::hint(*arena, blocks[i]) : 0;
+}
+
+ASHLAR_PUBLIC void* ashlar_shm_frag_move(ashlar_shm* arena, void* p) {
+  return shm::refused(arena) ? nullptr : shm::move_block(*arena, p);
+}
+
+ASHLAR_PUBLIC ashlar_off ashlar_shm_frag_move_at(ashlar_shm* arena, ashlar_off* slot) {
+  if (shm::refused(arena) || shm::no_slot(arena, slot)) return 0;
+  return shm::move_published(*arena, *reinterpret_cast<std::atomic<shm::Offset>*>(slot));
+}
+
+// --- handles ------------------------------------------------------------------------------------
+
+ASHLAR_PUBLIC ashlar_handle ashlar_shm_handle_alloc(ashlar_shm* arena, size_t bytes) {
+  return shm::alloc_handle(*arena, bytes);
+}
+ASHLAR_PUBLIC int ashlar_shm_handle_free(ashlar_shm* arena, ashlar_handle handle) {
+  if (handle == 0) return 0;
+  if (shm::refused(arena)) return -1;
+  return shm::result(shm::free_handle(*arena, shm::Handle::of(handle)));
+}
+ASHLAR_PUBLIC void* ashlar_shm_handle_lock(ashlar_shm* arena, ashlar_handle handle) {
+  return shm::lock_handle(*arena, shm::Handle::of(handle));
+}
+ASHLAR_PUBLIC int ashlar_shm_handle_unlock(ashlar_shm* arena, ashlar_handle handle) {
+  return shm::result(shm::unlock_handle(*arena, shm::Handle::of(handle)) ? 0 : EINVAL);
+}
+ASHLAR_PUBLIC size_t ashlar_shm_handle_size(ashlar_shm* arena, ashlar_handle handle) {
+  return shm::bytes_of_handle(*arena, shm::Handle::of(handle));
+}
+
+ASHLAR_PUBLIC int ashlar_shm_compact(ashlar_shm* arena, unsigned budget_us, size_t budget_bytes,
+                                     ashlar_shm_compaction* done) {
+  shm::Compaction pass{};
+  pass.budget_us = budget_us;
+  pass.budget_bytes = budget_bytes;
+  const int error = shm::compact(*arena, pass);
+  if (done != nullptr) {
+    *done = {pass.moved_bytes, pass.freed_bytes, pass.moved, pass.locked};
+  }
+  return error == 0 ? pass.finished : shm::result(error);
+}
