@@ -17,6 +17,7 @@ constinit ProgramHeaps program_heaps;
 namespace {
 
 constexpr std::uint32_t kCallsPerLook = 256;
+constexpr int kMostTries = 10'000;  // some tenths of a millisecond
 
 // kClassCount: pages of its own.
 ClassIndex class_of(Bytes bytes, Bytes alignment) {
@@ -35,6 +36,15 @@ void ProgramHeap::acquire() {
     return;
   home_->recover_lane(slabs());
   half_changed_ = false;
+}
+
+// For who must not wait: the holder may be what this thread's signal handler interrupted.
+bool ProgramHeap::try_acquire() {
+  for (int tries = 0; tries < kMostTries; tries++) {
+    if (lock_.try_lock()) return true;
+    os::pause();
+  }
+  return false;
 }
 
 class ProgramHeap::Locked {
@@ -172,6 +182,22 @@ void ProgramHeap::count(ashlar_heap_stats& stats) const {
       });
 }
 
+ProgramHeap::Account ProgramHeap::account() const {
+  Account account;
+  account.number = head_.number.load();
+  account.has_own_pages = is_in_own_arena();
+  count(account.held);
+  home_->for_each_of(
+      slabs(),
+      [&](const Slab& slab) {
+        account.resident += os::resident_bytes(slab.base(), slab.size_class_info().slab_bytes);
+      },
+      [&](const void* first, Bytes bytes) {
+        account.resident += os::resident_bytes(first, bytes);
+      });
+  return account;
+}
+
 // --- idle pages ---------------------------------------------------------------------------------
 
 // Under the lock. True if others had freed something.
@@ -210,7 +236,7 @@ bool ProgramHeaps::tend(Arena::Purge which, Bytes& bytes) {
       }
       if (!h->half_changed_) {
         // There may be announcements to pass on even if it is unused.
-        any |= arena.drain_inbox(h->own_slabs_);
+        any |= arena.drain_inbox(h->head_.slabs);
         if (h->state_.load() == ProgramHeap::State::alive) {
           any |= h->tend(which, bytes);
           more = h->slabs().purge_cursor != 0;
@@ -232,7 +258,7 @@ ProgramHeap* ProgramHeaps::create(const ashlar_heap_policy& policy) {
   }
   h->policy_ = policy;
   h->home_ = &arena;
-  h->slabs_ = &h->own_slabs_;
+  h->slabs_ = &h->head_.slabs;
   if (policy.reserve != nullptr) {
     void* const base = policy.reserve(policy.context, policy.reserve_bytes);
     if (base == nullptr) {
@@ -248,6 +274,7 @@ ProgramHeap* ProgramHeaps::create(const ashlar_heap_policy& policy) {
       return nullptr;
     }
   }
+  h->head_.number.store(made_.fetch_add(1) + 1);
   h->state_.store(ProgramHeap::State::alive);
   return h;
 }
@@ -285,7 +312,7 @@ bool ProgramHeap::settle_in(const os::Region& region) {
   if (page == nullptr) return false;
   home_ = &own_arena_;
   slabs_ = static_cast<LaneSlabs*>(page);
-  own_arena_.init_lane(*slabs_, own_slabs_.tag);
+  own_arena_.init_lane(*slabs_, head_.slabs.tag);
   return true;
 }
 
@@ -295,6 +322,7 @@ void ProgramHeaps::destroy(ashlar_heap* handle) {
   if (!h.state_.compare_exchange_strong(alive, ProgramHeap::State::destroyed)) {
     refuse("ashlar_heap_destroy", handle, " is not a heap, or not any more");
   }
+  h.head_.number.store(0);
   {
     const ProgramHeap::Locked locked(h);
     h.clear();
@@ -308,7 +336,7 @@ void ProgramHeap::clear() {
   if (!is_in_own_arena()) return home_->give_all(slabs());
   own_arena_.forget();
   home_ = &arena;
-  slabs_ = &own_slabs_;
+  slabs_ = &head_.slabs;
   if (policy_.release != nullptr) policy_.release(policy_.context, region_.base, region_.bytes);
 }
 
@@ -328,7 +356,7 @@ ProgramHeap* ProgramHeaps::take_record() {
     if (pages != nullptr) {
       std::memset(pages, 0, bytes_of(kPages));
       h = new (pages) ProgramHeap;
-      arena.init_lane(h->own_slabs_, reinterpret_cast<std::uintptr_t>(pages) | kProgramHeapTag);
+      arena.init_lane(h->head_.slabs, reinterpret_cast<std::uintptr_t>(pages) | kProgramHeapTag);
       h->next_ = all_.load(std::memory_order_relaxed);  // checked by the exchange
       // pairs with: tend
       while (!all_.compare_exchange_weak(h->next_, h, std::memory_order_release)) {
@@ -351,12 +379,13 @@ void ProgramHeaps::after_fork_in_child() {
   unused_ = nullptr;
   for (ProgramHeap* h = all_.load(); h != nullptr; h = h->next_) {
     h->lock_.reset();
-    h->own_slabs_.inbox.store(kNone);
+    h->head_.slabs.inbox.store(kNone);
     if (h->state_.load() != ProgramHeap::State::alive) {
+      h->head_.number.store(0);  // it may have been half made
       h->home_ = &arena;
-      h->slabs_ = &h->own_slabs_;
+      h->slabs_ = &h->head_.slabs;
       h->own_arena_.forget();
-      arena.give_all(h->own_slabs_);  // it may have been half done
+      arena.give_all(h->head_.slabs);  // it may have been half done
       h->next_unused_ = unused_;
       unused_ = h;
       continue;

@@ -22,6 +22,12 @@
 
 namespace ashlar {
 
+// How a heap's record begins: what readers in other processes look at.
+struct ProgramHeapHead {
+  LaneSlabs slabs;                    // must come first, see Arena::lane_at; empty with own pages
+  std::atomic<std::uint64_t> number;  // atomic: who makes or destroys it → all; 0: there is none
+};
+
 class alignas(kPageBytes) ProgramHeap {
  public:
   // The heap behind a handle; aborts when it is none, or not any more.
@@ -41,6 +47,14 @@ class alignas(kPageBytes) ProgramHeap {
   Bytes usable_bytes(const void* p, const char* caller) const;
   void count(ashlar_heap_stats& stats) const;
 
+  // What reports tell of a heap.
+  struct Account {
+    std::uint64_t number = 0;    // of the heaps that the process made, the how manieth
+    bool has_own_pages = false;  // not in the process's arena
+    ashlar_heap_stats held = {};
+    Bytes resident = 0;  // of held.active; measured
+  };
+
   // Calls work(arena, slabs) under the lock.
   template <class Work>
   void with_slabs(Work&& work);
@@ -56,6 +70,7 @@ class alignas(kPageBytes) ProgramHeap {
   bool settle_in(const os::Region& region);
   void* try_take(ClassIndex c, PageCount pages, Bytes alignment, Prepare prepare);
   void acquire();
+  bool try_acquire();
   void release() { lock_.unlock(); }
   bool make_room(std::uint32_t seen, PageCount pages, Bytes alignment);
   bool has(const void* p, Bytes& bytes) const;
@@ -63,8 +78,9 @@ class alignas(kPageBytes) ProgramHeap {
   bool tend(Arena::Purge which, Bytes& bytes);
   void tend_sometimes();
   void clear();
+  Account account() const;
 
-  LaneSlabs own_slabs_;  // must come first, see Arena::lane_at; where home_ is the process's arena
+  ProgramHeapHead head_;                    // must come first
   std::atomic<State> state_ = State::none;  // atomic: who makes or destroys it → all
   Lock lock_;
   bool half_changed_ = false;   // lock: lock_; its last holder is gone, see Fork above
@@ -94,11 +110,17 @@ class ProgramHeaps {
   bool tend(Arena::Purge which, Bytes& bytes);
   void after_fork_in_child();
 
+  // Calls visit(ProgramHeap::Account) for each heap, the youngest record first. Returns how many
+  // were left out, because others held their locks all the while. Async-signal-safe.
+  template <class Visit>
+  std::uint32_t for_each(Visit&& visit) const;
+
  private:
   ProgramHeap* take_record();
   void give_record(ProgramHeap& record);
 
   std::atomic<ProgramHeap*> all_ = nullptr;  // atomic: take_record pushes → all
+  std::atomic<std::uint64_t> made_ = 0;      // atomic: any; heaps so far
   Lock unused_lock_;
   ProgramHeap* unused_ = nullptr;  // lock: unused_lock_
 };
@@ -110,6 +132,25 @@ void ProgramHeap::with_slabs(Work&& work) {
   acquire();
   work(*home_, slabs());
   release();
+}
+
+template <class Visit>
+std::uint32_t ProgramHeaps::for_each(Visit&& visit) const {
+  std::uint32_t left_out = 0;
+  // pairs with: take_record
+  for (ProgramHeap* h = all_.load(std::memory_order_acquire); h != nullptr; h = h->next_) {
+    if (h->state_.load() != ProgramHeap::State::alive) continue;
+    if (!h->try_acquire()) {
+      left_out++;
+      continue;
+    }
+    // Its pages may be the program's again, once it is destroyed.
+    const bool alive = h->state_.load() == ProgramHeap::State::alive;
+    const ProgramHeap::Account account = alive ? h->account() : ProgramHeap::Account{};
+    h->lock_.unlock();
+    if (alive) visit(account);
+  }
+  return left_out;
 }
 
 }  // namespace ashlar

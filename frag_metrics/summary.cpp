@@ -3,9 +3,11 @@
 
 #include <cerrno>
 #include <unistd.h>
+#include <utility>
 
 #include "ashlar/ashlar.h"
 #include "options.h"
+#include "program_heap.h"
 #include "stats.h"
 
 namespace ashlar {
@@ -16,6 +18,9 @@ namespace {
 constexpr std::uint64_t kSmallestShare = 100;
 
 constexpr std::size_t kBarCells = 20;
+
+// Of the program's heaps, the largest so many have a line each.
+constexpr std::size_t kMostHeaps = 10;
 
 std::uint64_t permille(std::uint64_t part, std::uint64_t whole) {
   return whole == 0 ? 0 : part * 1000 / whole;
@@ -69,6 +74,60 @@ void write_class(const Output& out, std::uint32_t slot_bytes, const ClassStats& 
   const std::uint64_t cells = (permille(wasted, largest_gap) * kBarCells + 999) / 1000;
   for (std::uint64_t i = 0; i < cells; i++) line.put('#');
   out.put(line.put('\n'));
+}
+
+// The largest of the heaps that the program made, and the sum of the others.
+struct LargestHeaps {
+  ProgramHeap::Account heap[kMostHeaps];  // the largest first
+  std::size_t count = 0;
+  std::uint64_t others = 0;
+  ProgramHeap::Account rest;
+
+  void add(ProgramHeap::Account one) {
+    for (std::size_t i = 0; i < count; i++) {
+      if (one.held.active > heap[i].held.active) std::swap(one, heap[i]);
+    }
+    if (count < kMostHeaps) {
+      heap[count++] = one;
+      return;
+    }
+    others++;
+    rest.held.objects += one.held.objects;
+    rest.held.allocated += one.held.allocated;
+    rest.held.active += one.held.active;
+    rest.resident += one.resident;
+  }
+};
+
+void write_heap(const Output& out, Text& line, const ProgramHeap::Account& heap) {
+  number_column(line, heap.held.objects, 11);
+  size_column(line, heap.held.allocated, 12);
+  size_column(line, heap.held.active, 12);
+  size_column(line, heap.resident, 12);
+  out.put(line.put(heap.has_own_pages ? "  on pages of its own, not in the sums above\n" : "\n"));
+}
+
+// Nothing when there are none.
+void write_heaps(const Output& out) {
+  LargestHeaps largest;
+  const std::uint32_t left_out =
+      program_heaps.for_each([&](const ProgramHeap::Account& heap) { largest.add(heap); });
+  if (largest.count == 0 && left_out == 0) return;
+  out.put(Text().put("      heap    objects   allocated      active    resident\n"));
+  for (std::size_t i = 0; i < largest.count; i++) {
+    Text line;
+    number_column(line, largest.heap[i].number, 10);
+    write_heap(out, line, largest.heap[i]);
+  }
+  if (largest.others != 0) {
+    Text line;
+    number_column(line, largest.others, 3);
+    write_heap(out, line.put(" others"), largest.rest);
+  }
+  if (left_out != 0) {
+    out.put(Text().put("  left out, for they are in use: ").decimal(left_out).put('\n'));
+  }
+  out.put(Text().put('\n'));
 }
 
 }  // namespace
@@ -155,6 +214,7 @@ void write_summary(const Output& out) {
     out.put(size_column(others, rest_free, 12).put('\n'));
   }
   out.put(Text().put('\n'));
+  write_heaps(out);
 }
 
 void write_json(const Output& out) {
@@ -199,7 +259,21 @@ void write_json(const Output& out) {
     number("free", free_in_slabs(of_class, kSizeClasses[c].slot_bytes));
     out.put(Text().put('}'));
   }
-  out.put(Text().put("\n ]}\n"));
+  out.put(Text().put("\n ],\n \"heaps\": ["));
+  between = "";
+  const std::uint32_t left_out = program_heaps.for_each([&](const ProgramHeap::Account& heap) {
+    out.put(Text().put(between).put("\n  {"));
+    between = ",";
+    separator = "";
+    number("number", heap.number);
+    out.put(Text().put(", \"own_pages\": ").put(heap.has_own_pages ? "true" : "false"));
+    number("objects", heap.held.objects);
+    number("allocated", heap.held.allocated);
+    number("active", heap.held.active);
+    number("resident", heap.resident);
+    out.put(Text().put('}'));
+  });
+  out.put(Text().put("\n ],\n \"heaps_left_out\": ").decimal(left_out).put("}\n"));
 }
 
 bool write_xml(std::FILE* stream) {

@@ -8,7 +8,9 @@
 
 #include "ashlar/ashlar.h"
 #include "heap.h"
+#include "maintenance.h"
 #include "options.h"
+#include "program_heap.h"
 #include "stats.h"
 #include "unit.h"
 
@@ -21,6 +23,10 @@ namespace {
 
 std::string summary() {
   return text_of([](int fd) { write_summary(Output(fd)); });
+}
+
+std::string json() {
+  return text_of([](int fd) { write_json(Output(fd)); });
 }
 
 std::string xml() {
@@ -164,7 +170,7 @@ TEST_CASE("the XML has the same numbers") {
 TEST_CASE("the JSON has the same numbers, and goes to a function, too") {
   HeapStats s;
   collect_stats(s);
-  const std::string text = text_of([](int fd) { write_json(Output(fd)); });
+  const std::string text = json();
   CHECK(attribute(text, "\"schema\": ") == 1);
   CHECK(attribute(text, "\"allocated\": ") == s.allocated);
   CHECK(attribute(text, "\"resident\": ") == s.resident);
@@ -181,6 +187,56 @@ TEST_CASE("the JSON has the same numbers, and goes to a function, too") {
   };
   write_json(Output(append, &written));
   CHECK(written == text);
+}
+
+TEST_CASE("a program without heaps of its own reads nothing of them") {
+  CHECK(summary().find("heap    objects") == std::string::npos);
+  CHECK(json().find("\"heaps\": [\n ]") != std::string::npos);
+}
+
+TEST_CASE("the heaps that the program made are accounted for one by one") {
+  constexpr Bytes kMost = 12;  // more than have lines of their own
+  maintenance.trim();          // so that memory that was not touched is not there
+  std::vector<ProgramHeap*> heaps;
+  for (Bytes i = 1; i <= kMost; i++) {
+    ProgramHeap* const h = heaps.emplace_back(program_heaps.create({}));
+    std::memset(h->take(i * kMiB, kMinAlignment), 1, i * kMiB);
+  }
+  std::memset(heaps.back()->take(100, kMinAlignment), 1, 100);
+  heaps.back()->take(kMiB, kMinAlignment);  // never touched
+
+  const std::string text = summary();
+  const std::vector<std::string> largest = line(text, "12");
+  REQUIRE(largest.size() == 8);
+  CHECK(largest[1] == "3");
+  CHECK(near(bytes(largest, 2), 13 * kMiB + 112));
+  CHECK(near(bytes(largest, 4), 13 * kMiB + kUnitBytes));
+  CHECK(near(bytes(largest, 6), 12 * kMiB + kPageBytes));
+  CHECK(line(text, "3").at(1) == "1");
+  const std::size_t others =
+      text.find("  2 others          2       3 MiB       3 MiB       3 MiB\n");
+  CHECK(others != std::string::npos);
+  CHECK(attribute(json(), "{\"number\": 12, \"own_pages\": false, \"objects\": ") == 3);
+  CHECK(attribute(json(), "\"objects\": 3, \"allocated\": ") == 13 * kMiB + 112);
+  CHECK(attribute(json(), "\"number\": 1, \"own_pages\": false, \"objects\": ") == 1);
+
+  for (ProgramHeap* const h : heaps) program_heaps.destroy(h->handle());
+  CHECK(summary().find("heap    objects") == std::string::npos);
+}
+
+TEST_CASE("a heap on memory of the program's is marked, and one in use is left out") {
+  Ground ground(8 * kMiB);
+  ProgramHeap* const h = program_heaps.create_in(ground.base(), ground.bytes());
+  REQUIRE(h != nullptr);
+  CHECK(h->take(100, kMinAlignment) != nullptr);
+  CHECK(summary().find("on pages of its own") != std::string::npos);
+  CHECK(json().find("\"own_pages\": true, \"objects\": 1, \"allocated\": 112,") !=
+        std::string::npos);
+  h->with_slabs([](Arena&, LaneSlabs&) {
+    CHECK(summary().find("left out, for they are in use: 1\n") != std::string::npos);
+    CHECK(attribute(json(), "\"heaps_left_out\": ") == 1);
+  });
+  program_heaps.destroy(h->handle());
 }
 
 TEST_CASE("a stream with an error is reported") {

@@ -51,8 +51,8 @@ int ashlar_get_stats(ashlar_stats *stats);
  * async-signal-safe; never allocates. Returns 0, or -1 and errno when fd cannot be written to. */
 int ashlar_report(int fd);
 
-/* The same as one JSON object: "schema", "heap" with the numbers above in bytes, and "classes".
- * frag_metrics/README.md defines them. */
+/* The same as one JSON object: "schema", "heap" with the numbers above in bytes, "classes", and
+ * "heaps" that the program made. frag_metrics/README.md defines them. */
 int ashlar_report_json(int fd);
 
 /* --- Heaps of one's own --------------------------------------------------------------------------
