@@ -10,6 +10,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
+
+#include "packer.h"
 
 namespace ashlar::bench::frag {
 
@@ -50,37 +53,78 @@ void* map_touched(std::size_t bytes) {
 std::size_t bytes_of_tables() { return table_bytes; }
 
 Object Ledger::take(std::size_t size) {
-  const Object object{static_cast<unsigned char*>(std::malloc(size)), size};
-  if (object.address == nullptr) die("malloc(%zu) failed with %zu bytes live", size, live());
-  std::memset(object.address, pattern_of(object), size);
+  const auto address =
+      packer_ != nullptr ? packer_->take(size) : static_cast<unsigned char*>(std::malloc(size));
+  const Object object{address, size};
+  if (address == nullptr) die("malloc(%zu) failed with %zu bytes live", size, live());
+  if (packer_ == nullptr) std::memset(address, pattern_of(object), size);
   live_.fetch_add(size, std::memory_order_relaxed);
   moved_.fetch_add(size, std::memory_order_relaxed);
-  usable_.fetch_add(malloc_usable_size(object.address), std::memory_order_relaxed);
+  usable_.fetch_add(usable_bytes(object), std::memory_order_relaxed);
   return object;
 }
 
 void Ledger::give(Object object) {
+  live_.fetch_sub(object.size, std::memory_order_relaxed);
+  moved_.fetch_add(object.size, std::memory_order_relaxed);
+  usable_.fetch_sub(usable_bytes(object), std::memory_order_relaxed);
+  if (packer_ != nullptr) return packer_->give(object.address, object.size);
   const unsigned char pattern = pattern_of(object);
   if (object.address[0] != pattern || object.address[object.size - 1] != pattern) {
     die("an object of %zu bytes at %p was overwritten", object.size,
         static_cast<void*>(object.address));
   }
-  live_.fetch_sub(object.size, std::memory_order_relaxed);
-  moved_.fetch_add(object.size, std::memory_order_relaxed);
-  usable_.fetch_sub(malloc_usable_size(object.address), std::memory_order_relaxed);
   std::free(object.address);
 }
 
-Objects::Objects(std::size_t capacity)
-    : objects_(static_cast<Object*>(map_touched(capacity * sizeof(Object)))), capacity_(capacity) {}
-
-void Objects::push(Object object) {
-  if (size_ == capacity_) die("a table for %zu objects is full", capacity_);
-  objects_[size_++] = object;
+std::size_t Ledger::usable_bytes(Object object) const {
+  return packer_ != nullptr ? Packer::usable(object.size) : malloc_usable_size(object.address);
 }
 
-Object Objects::pop() { return objects_[--size_]; }
+Objects::Table* Objects::tables;
 
-void Objects::shuffle(Random& random) { std::shuffle(objects_, objects_ + size_, random); }
+Objects::Objects(std::size_t capacity) {
+  auto* const memory =
+      static_cast<std::byte*>(map_touched(sizeof(Table) + capacity * sizeof(Object)));
+  auto* const objects = reinterpret_cast<Object*>(memory + sizeof(Table));
+  table_ = new (memory) Table{tables, objects, 0, capacity};
+  tables = table_;
+}
+
+void Objects::push(Object object) {
+  if (size() == table_->capacity) die("a table for %zu objects is full", table_->capacity);
+  table_->objects[table_->size++] = object;
+}
+
+Object Objects::pop() { return table_->objects[--table_->size]; }
+
+void Objects::shuffle(Random& random) { std::shuffle(all().begin(), all().end(), random); }
+
+std::size_t bytes_of_pages_with_objects() {
+  constexpr std::uintptr_t kPage = 4096;
+  std::size_t count = 0;
+  for (const Objects::Table* t = Objects::tables; t != nullptr; t = t->next) count += t->size;
+  const std::span<Object> all(static_cast<Object*>(map_touched((count + 1) * sizeof(Object))),
+                              count);
+  auto end = all.begin();
+  for (const Objects::Table* t = Objects::tables; t != nullptr; t = t->next) {
+    end = std::copy_n(t->objects, t->size, end);
+  }
+  std::ranges::sort(all, {}, &Object::address);
+  std::size_t pages = 0;
+  std::uintptr_t next_page = 0;  // that was not counted
+  std::uintptr_t behind = 0;     // the last object
+  for (const Object object : all) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(object.address);
+    if (begin < behind) die("an object at %p overlaps another", static_cast<void*>(object.address));
+    behind = begin + object.size;
+    next_page = std::max(next_page, begin / kPage);
+    const std::uintptr_t end_page = (behind + kPage - 1) / kPage;
+    if (end_page <= next_page) continue;
+    pages += end_page - next_page;
+    next_page = end_page;
+  }
+  return pages * kPage;
+}
 
 }  // namespace ashlar::bench::frag

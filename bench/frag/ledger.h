@@ -4,6 +4,7 @@
 // What:    Ledger takes and gives objects and adds up what they are worth: the bytes asked for, and
 //          those that malloc_usable_size says there are. Objects is a table of objects that lies
 //          in memory of its own, from mmap, touched at once, and counted apart.
+// Packer:  a ledger with one takes its objects there; then nothing is written, and nothing read.
 // Rule:    every byte of an object is written, as programs do; the first and the last are looked at
 //          again before the object goes, so no allocator gains by giving away what is in use.
 // Threads: a Ledger, any; an Objects, one at a time.
@@ -15,6 +16,8 @@
 #include <span>
 
 namespace ashlar::bench::frag {
+
+class Packer;
 
 inline constexpr std::size_t kKiB = 1024;
 inline constexpr std::size_t kMiB = 1024 * kKiB;
@@ -34,14 +37,21 @@ struct Object {
 
 class Ledger {
  public:
+  // Objects come from malloc, or from a packer.
+  explicit Ledger(Packer* packer) : packer_(packer) {}
+
   Object take(std::size_t size);
   void give(Object object);
 
   std::size_t live() const { return live_.load(std::memory_order_relaxed); }
   std::size_t usable() const { return usable_.load(std::memory_order_relaxed); }
   std::size_t moved() const { return moved_.load(std::memory_order_relaxed); }
+  const Packer* packer() const { return packer_; }
 
  private:
+  std::size_t usable_bytes(Object object) const;
+
+  Packer* const packer_;                 // or null
   std::atomic<std::size_t> live_ = 0;    // any thread
   std::atomic<std::size_t> usable_ = 0;  // any thread
   std::atomic<std::size_t> moved_ = 0;   // any thread; bytes taken and given since the start
@@ -49,6 +59,9 @@ class Ledger {
 
 // Bytes of all tables that there ever were: they stay until the process ends.
 std::size_t bytes_of_tables();
+// Of all pages that an object in a table lies on, when nobody changes them any more. Ends the
+// process when two objects overlap.
+std::size_t bytes_of_pages_with_objects();
 
 class Objects {
  public:
@@ -56,18 +69,24 @@ class Objects {
 
   void push(Object object);
   Object pop();
-  Object& operator[](std::size_t i) { return objects_[i]; }
-  std::size_t size() const { return size_; }
-  bool empty() const { return size_ == 0; }
-  void clear() { size_ = 0; }
-  std::span<Object> all() { return {objects_, size_}; }
+  Object& operator[](std::size_t i) { return all()[i]; }
+  std::size_t size() const { return table_->size; }
+  bool empty() const { return table_->size == 0; }
+  std::span<Object> all() { return {table_->objects, table_->size}; }
 
   void shuffle(Random& random);
 
  private:
-  Object* objects_;
-  std::size_t size_ = 0;
-  std::size_t capacity_;
+  friend std::size_t bytes_of_pages_with_objects();
+  struct Table {
+    Table* next;
+    Object* objects;
+    std::size_t size;
+    std::size_t capacity;
+  };
+  static Table* tables;  // all of them; main makes them before other threads start
+
+  Table* table_;
 };
 
 }  // namespace ashlar::bench::frag

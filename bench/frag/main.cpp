@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // ashlar-frag: one workload, under whatever malloc is preloaded, and what it held over time.
 //
-//   ashlar-frag WORKLOAD [--scale=F] [--seed=N] [--idle=SECONDS] [--json=FILE]
+//   ashlar-frag WORKLOAD [--scale=F] [--seed=N] [--idle=SECONDS] [--json=FILE] [--packer=NAME]
 //
 // Without arguments it lists the workloads. --scale=1, the default, has a peak of up to 1 GiB; 0.06
-// stays below 64 MiB. script/frag runs it under many allocators and draws the curves.
+// stays below 64 MiB. --packer: no malloc, but a way to place objects: see packer.h. script/frag
+// runs it under many allocators and draws the curves.
 #include <dlfcn.h>
 #include <sys/resource.h>
 
@@ -85,7 +86,7 @@ void print_marks(const Meter& meter) {
 }
 
 void write_json(std::FILE* file, std::string_view workload, const Settings& settings,
-                const Meter& meter, Told told_at_end) {
+                const Meter& meter, Told told_at_end, std::size_t placed) {
   rusage used{};
   getrusage(RUSAGE_SELF, &used);
   const auto seconds = [](timeval time) {
@@ -94,10 +95,12 @@ void write_json(std::FILE* file, std::string_view workload, const Settings& sett
   std::fprintf(file, "{\"workload\": \"%.*s\", \"scale\": %g, \"seed\": %llu,\n",
                static_cast<int>(workload.size()), workload.data(), settings.scale,
                static_cast<unsigned long long>(settings.seed));
-  std::fprintf(file, "\"malloc\": \"%s\", \"cpu_s\": %.3f, \"faults\": %ld,\n", malloc_file(),
+  std::fprintf(file, "\"malloc\": \"%s\", \"cpu_s\": %.3f, \"faults\": %ld,\n",
+               settings.packer != nullptr ? "a packer" : malloc_file(),
                seconds(used.ru_utime) + seconds(used.ru_stime), used.ru_minflt);
   std::fprintf(file, "\"told_at_end\": {\"active\": %zu, \"metadata\": %zu},\n", told_at_end.active,
                told_at_end.metadata);
+  std::fprintf(file, "\"pages_with_objects\": %zu,\n", placed);
   std::fprintf(
       file,
       "\"columns\": [\"time_s\", \"moved\", \"live\", \"usable\", \"pss\", \"rss\", \"huge\", "
@@ -113,8 +116,10 @@ void write_json(std::FILE* file, std::string_view workload, const Settings& sett
 }
 
 int usage() {
-  std::fputs("usage: ashlar-frag WORKLOAD [--scale=F] [--seed=N] [--idle=SECONDS] [--json=FILE]\n",
-             stderr);
+  std::fputs(
+      "usage: ashlar-frag WORKLOAD [--scale=F] [--seed=N] [--idle=SECONDS] [--json=FILE] "
+      "[--packer=first_fit|by_size]\n",
+      stderr);
   for (const Named& workload : kWorkloads) {
     std::printf("%.*s\n", static_cast<int>(workload.name.size()), workload.name.data());
   }
@@ -126,6 +131,7 @@ int run(int argc, char** argv) {
   if (workload == nullptr) return usage();
   Settings settings;
   const char* json = nullptr;
+  std::unique_ptr<Packer> packer;
   for (int i = 2; i < argc; i++) {
     const std::string_view argument = argv[i];
     const std::size_t equals = argument.find('=');
@@ -140,6 +146,10 @@ int run(int argc, char** argv) {
       settings.idle_s = number(value, option, 0.0, 3600.0);
     } else if (option == "--json" && !value.empty()) {
       json = value.data();
+    } else if (option == "--packer") {
+      packer = Packer::make(value);
+      if (packer == nullptr) return usage();
+      settings.packer = packer.get();
     } else {
       return usage();
     }
@@ -148,15 +158,17 @@ int run(int argc, char** argv) {
   find_teller();
   Program program(settings);
   workload->run(program);
-  const Told told_at_end = ask_allocator();
+  const Told told_at_end = settings.packer != nullptr ? Told{} : ask_allocator();
+  const std::size_t placed = bytes_of_pages_with_objects();
 
   if (json == nullptr) {
     print_marks(program.meter);
+    std::printf("pages with objects: %.2f MiB\n", mib(placed));
     return 0;
   }
   std::FILE* file = std::fopen(json, "w");
   if (file == nullptr) die("cannot write %s", json);
-  write_json(file, workload->name, settings, program.meter, told_at_end);
+  write_json(file, workload->name, settings, program.meter, told_at_end, placed);
   if (std::fclose(file) != 0) die("cannot write %s", json);
   return 0;
 }

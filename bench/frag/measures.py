@@ -61,6 +61,13 @@ def end(run):
     return run.over_live(run.end)
 
 
+def placed(run):
+    """Pages that an object lies on, over live bytes. What an allocator holds beyond is not placement."""
+    live = run["live"][run.end]
+    pages = run.record.get("pages_with_objects")
+    return pages / live if pages and live else None
+
+
 def over_data(run):
     """redis: over the keys and values that are still there."""
     return run.memory(run.end) / run.record["data"]

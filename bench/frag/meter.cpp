@@ -11,6 +11,7 @@
 #include <ctime>
 
 #include "ashlar/ashlar.h"
+#include "packer.h"
 
 namespace ashlar::bench::frag {
 namespace {
@@ -84,14 +85,19 @@ const Sample& Meter::sample(Ask ask, const char* mark) {
   if (count_ == kSamplesMost) die("more than %zu samples", kSamplesMost);
   Sample& sample = samples_[count_++];
   sample = {};
-  read_kernel_account(sample);
+  const Packer* const packer = ledger_.packer();
+  if (packer == nullptr) {
+    read_kernel_account(sample);
+  } else {
+    sample.rss = sample.pss = bytes_of_tables() + packer->held();
+  }
   sample.time_s = now_s() - start_s_;
   sample.moved = ledger_.moved();
   sample.live = ledger_.live();
   sample.usable = ledger_.usable();
   sample.tables = bytes_of_tables();
   sample.mark = mark;
-  if (ask == Ask::yes) sample.told = ask_allocator();
+  if (ask == Ask::yes && packer == nullptr) sample.told = ask_allocator();
   return sample;
 }
 

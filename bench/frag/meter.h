@@ -3,6 +3,7 @@
 //
 // What:    a sample reads /proc/self/smaps_rollup by open, read and close into a buffer on the
 //          stack, and goes into an array that was mapped and touched beforehand. No malloc.
+//          With a packer, what that holds is all there is.
 // Active:  bytes in slabs and large blocks, and metadata, where the allocator tells: Ashlar by
 //          ashlar_get_stats, jemalloc by mallctl. Asked for during the load and after the last
 //          sample, never while idle: there, nobody calls the allocator at all.

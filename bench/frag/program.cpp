@@ -20,6 +20,7 @@ void sleep_s(double seconds) {
 
 Program::Program(const Settings& settings)
     : random(settings.seed),
+      ledger(settings.packer),
       meter(ledger),
       settings_(settings),
       sample_every_(std::max(scaled(8 * kMiB), 64 * kKiB)) {}

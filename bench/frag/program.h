@@ -13,6 +13,7 @@
 
 #include "ledger.h"
 #include "meter.h"
+#include "packer.h"
 
 namespace ashlar::bench::frag {
 
@@ -20,6 +21,7 @@ struct Settings {
   double scale = 1;  // of all amounts; 1: a peak of about 1 GiB
   std::uint64_t seed = 1;
   double idle_s = 12;
+  Packer* packer = nullptr;  // instead of malloc
 };
 
 class Program {

@@ -37,6 +37,9 @@ from errors import Refused  # noqa: E402
 BINARY = os.path.join(ROOT, "build", "release", "bench", "frag", "ashlar-frag")
 RUN_TIMEOUT_S = 300
 QUICK_SCALE = 0.06
+# Ways to place objects, beside the allocators; see packer.h. They need ashlar-frag and a load.
+PACKERS = ["first_fit", "by_size"]
+NOT_PACKED = ["empty", "parked", "redis"]
 
 # Workload → the title of its picture.
 WORKLOADS = {
@@ -70,10 +73,10 @@ class RunError(Exception):
     pass
 
 
-def run_program(workload, library, options):
+def run_binary(workload, options, library, *arguments):
     with tempfile.NamedTemporaryFile(prefix="ashlar-frag-", suffix=".json") as file:
         command = [BINARY, workload, f"--scale={options.scale}", f"--seed={options.seed}",
-                   f"--idle={options.idle}", f"--json={file.name}"]
+                   f"--json={file.name}", *arguments]
         environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
         if library:
             environment["LD_PRELOAD"] = library
@@ -85,36 +88,43 @@ def run_program(workload, library, options):
         if done.returncode != 0:
             said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
             raise RunError(said)
-        record = json.load(file)
+        return json.load(file)
+
+
+def run_program(workload, library, options):
+    record = run_binary(workload, options, library, f"--idle={options.idle}")
     expected = os.path.basename(library) if library else "libc.so"
     if expected not in record["malloc"]:
         raise RunError(f"malloc comes from {record['malloc']}, not from {expected}")
     return record
 
 
-def run_one(workload, library, options):
+def run_one(workload, name, chosen, options):
     """A record; or what went wrong, as text."""
     try:
+        if name in PACKERS:
+            return run_binary(workload, options, None, "--idle=0", f"--packer={name}")
         if workload == "redis":
-            return lru.run(library, options.scale, options.idle)
-        return run_program(workload, library, options)
+            return lru.run(chosen[name].path, options.scale, options.idle)
+        return run_program(workload, chosen[name].path, options)
     except (RunError, lru.LruError, OSError) as error:
         return str(error)
 
 
 def run_all(workloads, chosen, options):
-    """Workload → allocator → its records, one a round; and the failures."""
+    """Workload → allocator or packer → its records, one a round; and the failures."""
     names = list(chosen)
     jobs = []
     for round_number, (number, workload) in itertools.product(
             range(options.rounds), enumerate(workloads)):
         first = (round_number + number) % len(names)
         jobs += [(workload, name) for name in names[first:] + names[:first]]
+    jobs += itertools.product((w for w in workloads if w not in NOT_PACKED), PACKERS)
 
-    records = {workload: {name: [] for name in names} for workload in workloads}
+    records = {workload: {name: [] for name in names + PACKERS} for workload in workloads}
     failures = {}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        outcomes = pool.map(lambda job: run_one(job[0], chosen[job[1]].path, options), jobs)
+        outcomes = pool.map(lambda job: run_one(*job, chosen, options), jobs)
         for number, ((workload, name), result) in enumerate(zip(jobs, outcomes)):
             progress(f"{number + 1}/{len(jobs)}  {workload}  {name}")
             if isinstance(result, str):
@@ -175,6 +185,8 @@ def main():
         chosen = choose(options.allocators, os.path.join(ROOT, "build", "release", "libashlar.so"))
     except Refused as refused:
         die(refused)
+    if taken := set(chosen) & set(PACKERS):
+        die(f"{min(taken)} is the name of a packer")
     workloads = [name for name in WORKLOADS if re.search(options.filter, name)]
     if not workloads:
         die(f"no workload matches '{options.filter}'; there are: {' '.join(WORKLOADS)}")
@@ -198,7 +210,7 @@ def main():
     runs = {workload: {name: list(map(measures.Run, rounds)) for name, rounds in by_name.items()}
             for workload, by_name in records.items()}
     for workload, by_name in runs.items():
-        first = {name: rounds[0] for name, rounds in by_name.items() if rounds}
+        first = {name: by_name[name][0] for name in chosen if by_name[name]}
         if first:
             title = WORKLOADS[workload]
             if options.scale != 1:
@@ -206,8 +218,9 @@ def main():
             picture.draw(os.path.join(options.out, f"{workload}.svg"), title, first, OURS)
     print(f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, transparent huge pages: "
           f"{about['transparent_huge_pages']}; scale {options.scale:g}, {options.idle:g} s idle, "
-          f"median of {options.rounds} round(s)\n*: the best peer holds less\n")
-    for title, lines in tables.tables(runs, list(chosen)):
+          f"median of {options.rounds} round(s)\n*: the best peer holds less; "
+          f"packed: the better of {' and '.join(PACKERS)}, which hold nothing but pages with objects\n")
+    for title, lines in tables.tables(runs, list(chosen), PACKERS):
         tables.show(title, lines, list(chosen))
     for (workload, name), why in failures.items():
         print(f"script/frag: {workload} failed under {name}: {why}", file=sys.stderr)

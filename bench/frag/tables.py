@@ -1,7 +1,8 @@
 """The tables: what is left of the memory at the end, and what it took over the load.
 
-A line is a list of cells: title, ours, the best peer, our ratio to it, and every peer. Numbers by
-allocator come in the order of the columns, ours first; less is better in every row.
+A line is a list of cells: title, ours, what the better packer holds, the best peer, our ratio to it,
+and every peer. Numbers by allocator come in the order of the columns, ours first; less is better in
+every row.
 """
 
 import collections
@@ -10,6 +11,7 @@ import statistics
 import measures
 
 ADVERSARY = "doubling"
+PACKED = "packed"
 
 # A row of the first table: title, workload, measure, digits after the point.
 Row = collections.namedtuple("Row", "title workload measure digits")
@@ -33,7 +35,8 @@ ROWS = [
 ]
 # The other tables: one measure for each workload with a load to speak of.
 NO_LOAD = ["empty", "parked"]
-OVER_THE_LOAD = [
+MEASURES = [
+    ("pages with objects ÷ live at the end", measures.placed, 2),
     ("Johnstone–Wilson #1: mean memory ÷ mean live", measures.mean_over_mean, 2),
     ("Johnstone–Wilson #3: most memory ÷ live then", measures.at_most_memory, 2),
     ("Johnstone–Wilson #4: most memory ÷ most live", measures.most_over_most, 2),
@@ -44,32 +47,36 @@ OVER_THE_LOAD = [
 SUMS = [("median", statistics.median), ("mean", statistics.fmean), ("worst", max)]
 
 
-def tables(runs, names):
-    """Title and lines of each table. runs: workload → allocator → its Runs, one a round."""
+def tables(runs, names, packers):
+    """Title and lines of each table. runs: workload → allocator or packer → its Runs, one a round."""
 
     def numbers(workload, measure):
         return {name: median_of(runs[workload][name], measure) for name in names}
 
+    def packed(workload, measure):
+        known = [median_of(runs[workload][name], measure) for name in packers]
+        return min((number for number in known if number is not None), default=None)
+
     yield "PSS ÷ live at the end", [
-        line_of(row.title, numbers(row.workload, row.measure), row.digits)
+        line_of(row.title, numbers(row.workload, row.measure), packed(row.workload, row.measure),
+                row.digits)
         for row in ROWS if row.workload in runs]
 
-    for title, measure, digits in OVER_THE_LOAD:
-        shown = {workload: numbers(workload, measure) for workload in runs
-                 if workload not in NO_LOAD}
+    for title, measure, digits in MEASURES:
+        shown = {workload: numbers(workload, measure) | {PACKED: packed(workload, measure)}
+                 for workload in runs if workload not in NO_LOAD}
         shown = {workload: by_name for workload, by_name in shown.items()
-                 if any(number is not None for number in by_name.values())}
-        if not shown:
-            continue
-        lines = [line_of(workload, by_name, digits) for workload, by_name in shown.items()]
+                 if any(by_name[name] is not None for name in names)}
         for label, sum_up in SUMS if len(shown) > 1 else []:
             sums = {}
-            for name in names:
+            for name in [*names, PACKED]:
                 known = [by_name[name] for workload, by_name in shown.items()
-                         if workload != ADVERSARY and by_name[name] is not None]
+                         if workload not in (ADVERSARY, *dict(SUMS)) and by_name[name] is not None]
                 sums[name] = sum_up(known) if known else None
-            lines.append(line_of(label, sums, digits))
-        yield title, lines
+            shown[label] = sums
+        if shown:
+            yield title, [line_of(workload, by_name, by_name.pop(PACKED), digits)
+                          for workload, by_name in shown.items()]
 
 
 def median_of(runs, measure):
@@ -78,7 +85,7 @@ def median_of(runs, measure):
     return statistics.median(numbers) if numbers and None not in numbers else None
 
 
-def line_of(title, by_name, digits):
+def line_of(title, by_name, packed, digits):
     def text(number):
         return "–" if number is None else f"{number:.{digits}f}"
 
@@ -88,14 +95,14 @@ def line_of(title, by_name, digits):
     best = min(known, key=known.get, default=None)
     ratio = ours / known[best] if best and ours is not None and known[best] > 0 else None
     behind = ratio is not None and round(ratio, 2) > 1
-    return [title, text(ours) + ("*" if behind else " "),
+    return [title, text(ours) + ("*" if behind else " "), text(packed),
             "–" if best is None else f"{best} {text(known[best])}",
             "–" if ratio is None else f"{ratio:.2f}", *map(text, peers.values())]
 
 
 def show(title, lines, names):
     ours, *peers = names
-    head = [title, ours + " ", "best peer", "÷ best", *peers]
+    head = [title, ours + " ", PACKED, "best peer", "÷ best", *peers]
     lines = [head, *lines]
     widths = [max(map(len, column)) for column in zip(*lines)]
     for number, (first, *cells) in enumerate(lines):

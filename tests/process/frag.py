@@ -35,6 +35,7 @@ WORKLOADS = {
     "idle": (0, 512),
     "parked": (0, 0),
 }
+PACKERS = ["first_fit", "by_size"]
 COLUMNS = ["time_s", "moved", "live", "usable", "pss", "rss", "huge", "tables", "active", "metadata",
            "mark"]
 failures = []
@@ -74,6 +75,27 @@ def check_workload(name, run, library):
     check(not any(run["active"][run.load_end :]), f"{name}: asked while idle")
 
 
+    placed = run.record["pages_with_objects"]
+    check(live[run.end] <= placed <= run.memory(run.end), f"{name}: {placed} bytes of pages with objects")
+
+
+def check_packer(name, packer, run):
+    """What it adds up step by step is what the objects' addresses say, and never less than is live."""
+    held = [run.memory(index) for index in range(run.end + 1)]
+    check(held[run.end] == run.record["pages_with_objects"],
+          f"{name}, {packer}: {held[run.end]} bytes held, {run.record['pages_with_objects']} with objects")
+    check(all(memory >= live for memory, live in zip(held, run["live"])),
+          f"{name}, {packer}: it holds less than is live")
+
+
+def check_placement(binary, library):
+    """Each packer is better at what it is there for."""
+    held = {packer: {name: measures.end(run(binary, library, name, "--idle=0", f"--packer={packer}"))
+                     for name in ("survivors", "size_shift")} for packer in PACKERS}
+    check(held["by_size"]["survivors"] < held["first_fit"]["survivors"], f"survivors: {held}")
+    check(2 * held["first_fit"]["size_shift"] < held["by_size"]["size_shift"], f"size_shift: {held}")
+
+
 def check_silence(run):
     """Nothing is allocated from the first sample to the last of a program that does nothing."""
     check(run.memory(run.end) - run.memory(run.start) <= 256 * 1024,
@@ -92,7 +114,8 @@ def check_measures():
     ]
     samples = [[number, moved, live, usable, pss, pss, 0, 10, 0, metadata, mark]
                for number, (moved, live, usable, pss, metadata, mark) in enumerate(rows)]
-    run = measures.Run({"columns": COLUMNS, "samples": samples, "data": 25})
+    run = measures.Run({"columns": COLUMNS, "samples": samples, "data": 25,
+                        "pages_with_objects": 40})
     expected = [
         (measures.end, 50 / 10),
         (measures.over_data, 50 / 25),
@@ -103,6 +126,7 @@ def check_measures():
         (measures.mean_over_mean, (8000 + 8500 + 8020) / (5000 + 3750 + 1200)),
         (measures.at_most_memory, 200 / 50),  # not 201 / 10, which is within 1 %
         (measures.most_over_most, 201 / 100),
+        (measures.placed, 40 / 10),
         (measures.percent_internal, 10),
         (measures.percent_metadata, 5),
         (measures.percent_kept_after_10_s, None),  # one second of silence is too short
@@ -116,11 +140,11 @@ def check_measures():
 
 def check_tables():
     lines = [
-        (tables.line_of("row", {"ours": 2.0, "a": 4.0, "b": 1.0}, 1),
-         ["row", "2.0*", "b 1.0", "2.00", "4.0", "1.0"]),
-        (tables.line_of("row", {"ours": 1.0, "a": 4.0, "b": None}, 2),
-         ["row", "1.00 ", "a 4.00", "0.25", "4.00", "–"]),
-        (tables.line_of("row", {"ours": None, "a": None}, 2), ["row", "– ", "–", "–", "–"]),
+        (tables.line_of("row", {"ours": 2.0, "a": 4.0, "b": 1.0}, 0.5, 1),
+         ["row", "2.0*", "0.5", "b 1.0", "2.00", "4.0", "1.0"]),
+        (tables.line_of("row", {"ours": 1.0, "a": 4.0, "b": None}, None, 2),
+         ["row", "1.00 ", "–", "a 4.00", "0.25", "4.00", "–"]),
+        (tables.line_of("row", {"ours": None, "a": None}, None, 2), ["row", "– ", "–", "–", "–", "–"]),
     ]
     for seen, expected in lines:
         check(seen == expected, f"a line of the table is {seen}, expected {expected}")
@@ -132,7 +156,7 @@ def check_tables():
 def check_arguments(binary):
     for arguments in [], ["nonsense"], ["empty", "--scale"], ["empty", "--scale=x"], \
             ["empty", "--scale=0"], ["empty", "--idle=-1"], ["empty", "--seed=1x"], ["empty", "x"], \
-            ["empty", "--json=/nonsense/file", "--idle=0"]:
+            ["empty", "--json=/nonsense/file", "--idle=0"], ["empty", "--packer=best"]:
         done = subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=20)
         check(done.returncode in (1, 2) and done.stderr, f"{arguments}: no error")
 
@@ -148,6 +172,11 @@ def main():
             check_workload(name, first, library)
             if name == "empty":
                 check_silence(first)
+        for packer in PACKERS:
+            packed = run(binary, library, name, "--idle=0", f"--packer={packer}")
+            if packed:
+                check_packer(name, packer, packed)
+    check_placement(binary, library)
     one, two = (run(binary, library, "survivors_95", "--idle=0", "--seed=7") for _ in range(2))
     check(one and two and one["live"] == two["live"] and one["moved"] == two["moved"],
           "the same seed gives another load")
