@@ -6,173 +6,18 @@
 // Each row runs all of them in turn, five rounds; shown are medians, in nanoseconds per operation.
 // malloc is whatever is preloaded. Rows of one process count its CPU time; rows of two count wall
 // time, and want two idle cores. Then what only the arena does: attaching, death, fsck, handles.
-#include <ashlar/boost_interprocess.hpp>
-#include <ashlar/shm.h>
+#include "shm_rows.h"
 
-#include <algorithm>
-#include <array>
-#include <atomic>
-#include <boost/interprocess/indexes/null_index.hpp>
-#include <boost/interprocess/managed_shared_memory.hpp>
+#include <ashlar/boost_interprocess.hpp>
+
 #include <boost/interprocess/mem_algo/rbtree_best_fit.hpp>
 #include <boost/interprocess/mem_algo/simple_seq_fit.hpp>
 #include <boost/interprocess/sync/mutex_family.hpp>
-#include <csignal>
-#include <cstdio>
-#include <cstdlib>
-#include <functional>
-#include <memory>
-#include <new>
-#include <random>
-#include <string>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <vector>
 
 namespace {
 
+using namespace ashlar::bench;
 namespace bi = boost::interprocess;
-
-constexpr std::size_t kMiB = 1 << 20;
-constexpr std::size_t kSegmentBytes = 256 * kMiB;
-
-double seconds(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
-}
-
-// Something that takes and gives, in memory that children of fork share.
-struct Allocator {
-  const char* name;
-  std::function<void*(std::size_t)> take;
-  std::function<void(void*)> give;
-  bool slow = false;  // less of it is enough
-};
-
-template <class Algorithm>
-Allocator boost_allocator(const char* name, bool slow) {
-  using Segment = bi::basic_managed_shared_memory<char, Algorithm, bi::null_index>;
-  const std::string file = "ashlar-bench-shm-" + std::to_string(getpid());
-  const auto segment = std::make_shared<Segment>(bi::create_only, file.c_str(), kSegmentBytes);
-  bi::shared_memory_object::remove(file.c_str());
-  return {name, [segment](std::size_t bytes) { return segment->allocate(bytes, std::nothrow); },
-          [segment](void* p) { segment->deallocate(p); }, slow};
-}
-
-void* touch(void* p) {
-  if (p == nullptr) std::abort();
-  *static_cast<volatile char*>(p) = 1;
-  return p;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-// Rows return seconds per operation.
-double pair(const Allocator& a, std::size_t count, clockid_t clock) {
-  const double start = seconds(clock);
-  for (std::size_t i = 0; i < count; i++) a.give(touch(a.take(64)));
-  return (seconds(clock) - start) / static_cast<double>(count);
-}
-
-double replace(const Allocator& a, std::size_t live, std::size_t count) {
-  std::minstd_rand random(1);
-  std::vector<void*> blocks(live);
-  for (void*& p : blocks) p = touch(a.take(16 + random() % 1000));
-  const double start = seconds(CLOCK_PROCESS_CPUTIME_ID);
-  for (std::size_t i = 0; i < count; i++) {
-    void*& p = blocks[random() % live];
-    a.give(p);
-    p = touch(a.take(16 + random() % 1000));
-  }
-  const double taken = seconds(CLOCK_PROCESS_CPUTIME_ID) - start;
-  for (void* p : blocks) a.give(p);
-  return taken / static_cast<double>(count);
-}
-
-struct Shared {
-  std::atomic<bool> go;
-  double result[2];
-  std::atomic<std::uint64_t> sent, received;
-  std::array<std::atomic<void*>, 1024> ring;
-};
-Shared* shared;
-
-template <class Run>
-double two_processes(Run&& run) {
-  new (shared) Shared{};
-  for (int i = 0; i < 2; i++) {
-    if (fork() != 0) continue;
-    while (!shared->go.load()) {
-    }
-    shared->result[i] = run(i);
-    _exit(0);
-  }
-  shared->go.store(true);
-  while (wait(nullptr) > 0) {
-  }
-  return std::max(shared->result[0], shared->result[1]);
-}
-
-double two_pairs(const Allocator& a, std::size_t count) {
-  return two_processes([&](int) { return pair(a, count, CLOCK_MONOTONIC); });
-}
-
-// Throughput of two processes over that of one. By CPU time, in which lines that they share show,
-// and cores that others use do not.
-double scaling(const Allocator& a, std::size_t count) {
-  std::vector<double> rounds;
-  for (int round = 0; round < 5; round++) {
-    const auto run = [&](int) { return pair(a, count, CLOCK_PROCESS_CPUTIME_ID); };
-    rounds.push_back(2 * run(0) / two_processes(run));
-  }
-  return median(rounds);
-}
-
-// One takes, the other gives. All are mapped at the same address in both.
-double handover(const Allocator& a, std::size_t count) {
-  return two_processes([&](int side) {
-    const double start = seconds(CLOCK_MONOTONIC);
-    for (std::size_t i = 0; i < count; i++) {
-      std::atomic<void*>& place = shared->ring[i % 1024];
-      if (side == 0) {
-        void* const p = touch(a.take(64));
-        while (place.load(std::memory_order_acquire) != nullptr) sched_yield();
-        place.store(p, std::memory_order_release);
-      } else {
-        void* p;
-        while ((p = place.load(std::memory_order_acquire)) == nullptr) sched_yield();
-        place.store(nullptr, std::memory_order_release);
-        a.give(p);
-      }
-    }
-    return (seconds(CLOCK_MONOTONIC) - start) / static_cast<double>(count);
-  });
-}
-
-void row(const char* name, const std::vector<Allocator>& all,
-         const std::function<double(const Allocator&, bool slow)>& run) {
-  std::vector<std::vector<double>> rounds(all.size());
-  for (int round = 0; round < 5; round++) {
-    for (std::size_t i = 0; i < all.size(); i++) {
-      if (all[i].take) rounds[i].push_back(run(all[i], all[i].slow) * 1e9);
-    }
-  }
-  std::printf("| `%s` |", name);
-  for (const auto& values : rounds) {
-    if (values.empty()) {
-      std::printf(" – |");
-    } else {
-      std::printf(" %.3g |", median(values));
-    }
-  }
-  std::printf("\n");
-  std::fflush(stdout);
-}
 
 double median_us(int times, const std::function<double()>& run) {
   std::vector<double> values;
@@ -189,31 +34,6 @@ double timed(Act&& act, clockid_t clock = CLOCK_MONOTONIC) {
 template <class Act>
 double worked(Act&& act) {
   return timed(act, CLOCK_PROCESS_CPUTIME_ID);
-}
-
-// A process takes and gives, is killed, and another one takes one block. How often in 20 trials the
-// second one does not come back.
-int hangs_after_kill(const Allocator& a) {
-  int hangs = 0;
-  for (int trial = 0; trial < 20; trial++) {
-    const pid_t victim = fork();
-    if (victim == 0) {
-      for (;;) a.give(a.take(64));
-    }
-    usleep(10'000 + static_cast<useconds_t>(trial) * 37);
-    kill(victim, SIGKILL);
-    waitpid(victim, nullptr, 0);
-    const pid_t survivor = fork();
-    if (survivor == 0) {
-      alarm(1);
-      a.give(touch(a.take(64)));
-      _exit(0);
-    }
-    int status = 0;
-    waitpid(survivor, &status, 0);
-    hangs += status != 0;
-  }
-  return hangs;
 }
 
 // 16 processes that hold 1 GiB among them, in slots of 1 KiB.
@@ -339,40 +159,38 @@ void handles() {
 }  // namespace
 
 int main() {
-  ashlar_shm* const arena = ashlar_shm_create_anonymous(kSegmentBytes, 0);
-  shared = static_cast<Shared*>(
-      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-  const std::vector<Allocator> all = {
-      {"shared arena", [arena](std::size_t n) { return ashlar_shm_malloc(arena, n); },
-       [arena](void* p) { ashlar_shm_free(arena, p); }},
-      {"malloc", [](std::size_t n) { return std::malloc(n); }, [](void* p) { std::free(p); }},
-      boost_allocator<ashlar::shm_algorithm<>>("Boost on a shared arena", false),
-      boost_allocator<bi::rbtree_best_fit<bi::mutex_family>>("Boost rbtree_best_fit", true),
-      boost_allocator<bi::simple_seq_fit<bi::mutex_family>>("Boost simple_seq_fit", true),
+  const SharedArena arena{.arena = ashlar_shm_create_anonymous(kSegmentBytes, 0)};
+  const Malloc heap;
+  const BoostSegment<ashlar::shm_algorithm<>, false> adapted("Boost on a shared arena");
+  const BoostSegment<bi::rbtree_best_fit<bi::mutex_family>, true> best_fit("Boost rbtree_best_fit");
+  const BoostSegment<bi::simple_seq_fit<bi::mutex_family>, true> first_fit("Boost simple_seq_fit");
+  const auto with_all = [&](auto&& use) { use(arena, heap, adapted, best_fit, first_fit); };
+  const auto row = [&](const char* name, auto&& run) {
+    with_all([&](const auto&... all) { print_row(name, run, all...); });
   };
+
   std::printf("| ns per operation |");
-  for (const Allocator& a : all) std::printf(" %s |", a.name);
+  with_all([](const auto&... all) { (std::printf(" %s |", all.name), ...); });
   std::printf("\n|---|---|---|---|---|---|\n");
-  row("pair/64", all, [](const Allocator& a, bool slow) {
-    return pair(a, slow ? 100'000 : 5'000'000, CLOCK_PROCESS_CPUTIME_ID);
+  row("pair/64", [](const auto& a) {
+    return pair(a, a.slow ? 100'000 : 5'000'000, CLOCK_PROCESS_CPUTIME_ID);
   });
-  row("replace_10K/16-1K", all,
-      [](const Allocator& a, bool slow) { return replace(a, 10'000, slow ? 5'000 : 2'000'000); });
-  std::vector<Allocator> sharing = all;
-  row("two_pair/64", all,
-      [](const Allocator& a, bool slow) { return two_pairs(a, slow ? 500'000 : 5'000'000); });
-  sharing[1].take = nullptr;  // malloc is not shared
-  row("handover/64", sharing,
-      [](const Allocator& a, bool slow) { return handover(a, slow ? 20'000 : 200'000); });
+  row("replace_10K/16-1K",
+      [](const auto& a) { return replace(a, 10'000, a.slow ? 5'000 : 2'000'000); });
+  row("two_pair/64", [](const auto& a) { return two_pairs(a, a.slow ? 500'000 : 5'000'000); });
+  row("handover/64", [](const auto& a) {
+    return a.shared ? handover(a, a.slow ? 20'000 : 200'000) : std::nan("");
+  });
   std::printf("\n| a process is killed at work; another one hangs | in 20 trials |\n|---|---|\n");
-  for (const Allocator& a : sharing) {
-    if (a.take) std::printf("| %s | %d |\n", a.name, hangs_after_kill(a));
+  const auto print_hangs = [](const auto& a) {
+    if (a.shared) std::printf("| %s | %d |\n", a.name, hangs_after_kill(a));
     std::fflush(stdout);
-  }
+  };
+  with_all([&](const auto&... all) { (print_hangs(all), ...); });
   std::printf("\n| the arena alone | |\n|---|---|\n");
   std::printf("| two processes' throughput over one's, by CPU time | %.3g |\n",
-              scaling(all[0], 5'000'000));
+              scaling(arena, 5'000'000));
   deaths();
   handles();
-  ashlar_shm_close(arena);
+  ashlar_shm_close(arena.arena);
 }
