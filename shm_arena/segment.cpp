@@ -346,14 +346,15 @@ int Segment::hold_place(std::uint32_t i, void*& held) const {
 
 void Segment::release_place(void* held) { ::munmap(held, kPageBytes); }
 
+// That a lock is free is believed only of the segment's own file. This is looked at afterwards: a
+// descriptor that is ours now was so when we asked.
 bool Segment::is_held(std::uint32_t i) const {
   const int saved_errno = errno;
   struct flock lock {};
   lock.l_type = F_WRLCK;
   lock.l_start = static_cast<off_t>(kPlaces + i);
   lock.l_len = 1;
-  const int file = fd();
-  const bool free = file >= 0 && ::fcntl(file, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
+  const bool free = ::fcntl(fd_, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK && fd() >= 0;
   errno = saved_errno;
   return !free;
 }
