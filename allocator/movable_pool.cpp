@@ -34,6 +34,7 @@ struct MovablePool::Header {
     kPin = 8     // one of the pins that are counted above
   };
   static constexpr std::uint32_t place_of(std::uint32_t state) { return state % kGiven; }
+  bool is_given() const { return (state.load() & kGiven) != 0; }
 
   std::uint64_t tag;                 // const while the object lives
   std::atomic<std::uint32_t> state;  // atomic: any → any
@@ -249,8 +250,7 @@ void MovablePool::settle(const ashlar_move* moves, std::size_t n, ashlar_moved& 
   heap_->with_slabs([&](Arena& home, LaneSlabs& slabs) {
     const Bytes before = slabs.slab_bytes;
     for (const ashlar_move* m = moves; m != moves + n; m++) {
-      const bool gone =
-          m->verdict == ASHLAR_FREED || (header(m->from).state.load() & Header::kGiven) != 0;
+      const bool gone = m->verdict == ASHLAR_FREED || header(m->from).is_given();
       if (m->verdict == ASHLAR_COPIED && !gone) {
         stay(home, slabs, m->to);
         give_place(home, slabs, m->from);
@@ -293,6 +293,7 @@ bool MovablePool::compact(std::uint64_t budget_us, Bytes budget_bytes, ashlar_mo
     more = has_plan_;
     for (std::size_t i = 0; i < count && !should_stop(); i++) {
       ashlar_move& m = moves[i];
+      if (header(m.from).is_given()) continue;  // by one of the calls before
       m.verdict = relocate_(context_, m.from, m.to, m.bytes, m.tag);
     }
     budget_bytes -= bytes_chosen_;

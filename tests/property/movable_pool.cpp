@@ -311,6 +311,45 @@ TEST_CASE("who wants notices is told before and after each pass what it does") {
   });
 }
 
+TEST_CASE("what a callback frees is not offered any more in the same pass") {
+  struct Chain {
+    MovablePool* pool = nullptr;
+    std::vector<void*> objects;
+    std::uint32_t offered_freed = 0;
+  } chain;
+  // Frees what was put beside it, which mostly is to leave next.
+  const auto relocate = [](void* context, void* from, void* to, std::size_t bytes,
+                           std::uint64_t tag) {
+    auto& [pool, objects, offered_freed] = *static_cast<Chain*>(context);
+    offered_freed += objects[tag] != from;
+    std::memcpy(to, from, bytes);
+    objects[tag] = to;
+    for (std::uint64_t next = tag + 1; next < objects.size() && next < tag + 20; next++) {
+      if (objects[next] == nullptr) continue;
+      pool->give(objects[next], "free");
+      objects[next] = nullptr;
+      break;
+    }
+    return ASHLAR_COPIED;
+  };
+  chain.pool = MovablePool::create(relocate, &chain);
+  for (std::uint64_t tag = 0; tag < 4000; tag++) {
+    chain.objects.push_back(chain.pool->take(400, tag));
+    REQUIRE(chain.objects[tag] != nullptr);
+  }
+  for (std::uint64_t tag = 0; tag < 4000; tag++) {
+    if (tag % 10 == 0) continue;
+    chain.pool->give(chain.objects[tag], "free");
+    chain.objects[tag] = nullptr;
+  }
+  ashlar_moved moved{};
+  bool busy = false;
+  while (chain.pool->compact(1'000'000, SIZE_MAX, moved, busy)) continue;
+  CHECK(moved.objects > 50);
+  CHECK(chain.offered_freed == 0);
+  chain.pool->destroy();
+}
+
 TEST_CASE("a quiet moment is for all pools, in turn") {
   Random random(1);
   constexpr std::size_t kTables = 5;
