@@ -111,14 +111,11 @@ void pass(ashlar_shm* arena) {
   ashlar_shm_stats after;
   ashlar_shm_stat(arena, &before);
   std::vector<double> calls;
-  std::size_t moved = 0;
-  std::size_t freed = 0;
-  for (int answer = 0; answer == 0;) {
-    ashlar_shm_compaction done;
-    calls.push_back(worked([&] { answer = ashlar_shm_compact(arena, 500, 0, &done); }) * 1e6);
+  ashlar_moved moved{};
+  for (int answer = 1; answer == 1;) {
+    calls.push_back(worked([&] { answer = ashlar_shm_compact(arena, 500, SIZE_MAX, &moved); }) *
+                    1e6);
     if (answer < 0) std::abort();
-    moved += done.moved_bytes;
-    freed += done.freed_bytes;
   }
   ashlar_shm_stat(arena, &after);
   const double first = calls[0];  // chooses the victims
@@ -126,7 +123,7 @@ void pass(ashlar_shm* arena) {
   std::printf("| a pass: density before and after | %.3g, %.3g |\n", density(before),
               density(after));
   std::printf("| bytes moved for each byte freed | %.3g |\n",
-              static_cast<double>(moved) / static_cast<double>(freed));
+              static_cast<double>(moved.bytes) / static_cast<double>(moved.freed));
   std::printf("| its %zu calls of 500 µs: first, median, longest | %.3g, %.3g, %.3g µs |\n",
               calls.size(), first, calls[calls.size() / 2], calls.back());
 }

@@ -3,129 +3,82 @@
 
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 
-#include "recovery.h"
-#include "victims.h"
+#include "victim_walk.h"
 
 namespace ashlar::shm {
 
 namespace {
 
-std::uint64_t now_us() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000 +
-         static_cast<std::uint64_t>(now.tv_nsec) / 1000;
+// What lies in `from` goes to another slab. While `from` is held, it cannot go and come back to the
+// same place. False: it stays.
+bool move(View& view, std::uint32_t index, HandleEntry moving, const HeldSlab& from) {
+  ashlar_shm& arena = *view.arena;
+  const Bytes old = moving.data_offset();
+  const std::uint32_t old_slot = from->slot_at(old);
+  if (old_slot == from->info().capacity) return false;
+  const HeldSlab to = hold_slab_with_room(view, from->size_class_index(), Room::but_no_new_slab);
+  if (!to) return false;
+  const std::uint32_t slot = to.free_slot();
+  const Bytes at = to.offset_of(slot);
+  const Change change(view, index, old, at);
+  to->take(slot);
+  std::memcpy(arena.data + at, arena.data + old, from->info().slot_bytes);
+  const HandleEntry moved(HandleEntry::kLive, moving.generation(), at);
+  if (!arena.handle_word(index)->compare_exchange_strong(moving, moved)) {
+    to->give(slot);
+    return false;
+  }
+  from->give(old_slot);
+  return true;
 }
-
-class Pass {
- public:
-  Pass(View& view, Compaction& pass) : arena_(*view.arena), view_(view), pass_(pass) {
-    if (pass.budget_us != 0) end_us_ = now_us() + pass.budget_us;
-  }
-
-  int run() {
-    std::atomic<std::uint32_t>& at = arena_.state().pass_at;
-    if (at.load() == 0) {
-      if (!choose_victims(view_, pass_.freed_bytes)) return ENOMEM;
-      arena_.state().handle_room.store(~std::uint64_t{0});
-      at.store(1);
-    }
-    constexpr std::uint32_t kLook = 64;  // entries between two looks at the clock
-    const std::uint32_t end = arena_.state().handles_end.load();
-    for (std::uint32_t index = at.load() - 1; index < end; index++) {
-      at.store(index + 1);
-      const std::uint64_t moved = pass_.moved;
-      visit(index);
-      if ((moved != pass_.moved || index % kLook == 0) && is_spent()) return 0;
-    }
-    at.store(0);
-    arena_.state().handle_room.store(~std::uint64_t{0});
-    pass_.finished = true;
-    return 0;
-  }
-
- private:
-  bool is_spent() const {
-    return (pass_.budget_bytes != 0 && pass_.moved_bytes >= pass_.budget_bytes) ||
-           (end_us_ != 0 && now_us() >= end_us_);
-  }
-
-  void visit(std::uint32_t index) {
-    HandleWord& word = *arena_.handle_word(index);
-    const HandleEntry entry = word.load();
-    if (entry.state() == HandleEntry::kDropped) return reclaim(view_, index);
-    if (!entry.is_usable() || !arena_.contains(entry.data_offset())) return;
-    const SlabRef slab = SlabRef::find(
-        arena_, UnitIndex{static_cast<std::uint32_t>(entry.data_offset() / kUnitBytes)});
-    if (!slab.exists() || !slab.is_for_handles() || !is_victim(slab)) return;
-    HeldSlab from(arena_, view_.lane, slab.first());
-    if (!from) return;
-    move(index, word, entry, from);
-    const Bytes slab_bytes = from->info().slab_bytes;
-    if (from.is_empty() && from.retire()) pass_.freed_bytes += slab_bytes;
-  }
-
-  // While its slab is held, the object cannot go and come back to the same place.
-  void move(std::uint32_t index, HandleWord& word, HandleEntry entry, const HeldSlab& from) {
-    const Bytes old = entry.data_offset();
-    const std::uint32_t old_slot = from->slot_at(old);
-    if (old_slot == from->info().capacity) return;
-    const HandleEntry moving = entry.with(HandleEntry::kMoving);
-    if (!word.compare_exchange_strong(entry, moving)) return;
-    if (!is_pinned(arena_, index)) {
-      const HeldSlab to =
-          hold_slab_with_room(view_, from->size_class_index(), Room::but_no_new_slab);
-      if (to && copy(index, word, moving, from, old_slot, to)) return;
-    } else {
-      pass_.locked++;
-    }
-    HandleEntry unmoved = moving;
-    word.compare_exchange_strong(unmoved, moving.with(HandleEntry::kLive));
-  }
-
-  bool copy(std::uint32_t index, HandleWord& word, HandleEntry moving, const HeldSlab& from,
-            std::uint32_t old_slot, const HeldSlab& to) {
-    const Bytes bytes = from->info().slot_bytes;
-    const std::uint32_t slot = to.free_slot();
-    const Bytes old = moving.data_offset();
-    const Bytes at = to.offset_of(slot);
-    const Change change(view_, index, old, at);
-    to->take(slot);
-    std::memcpy(arena_.data + at, arena_.data + old, bytes);
-    const HandleEntry moved(HandleEntry::kLive, moving.generation(), at);
-    if (!word.compare_exchange_strong(moving, moved)) {
-      to->give(slot);
-      return false;
-    }
-    from->give(old_slot);
-    pass_.moved++;
-    pass_.moved_bytes += bytes;
-    return true;
-  }
-
-  ashlar_shm& arena_;
-  View& view_;
-  Compaction& pass_;
-  std::uint64_t end_us_ = 0;
-};
 
 }  // namespace
 
-int compact(ashlar_shm& arena, Compaction& pass) {
+int compact(ashlar_shm& arena, std::uint64_t budget_us, Bytes budget_bytes, ashlar_moved& moved,
+            bool& more) {
   View* const view = view_for_handles(arena);
   if (view == nullptr) return errno;
-  std::atomic<std::uint32_t>& compactor = arena.state().compactor;
-  std::uint32_t nobody = 0;
-  if (!compactor.compare_exchange_strong(nobody, view->lane + 1)) {
-    nobody = 0;
-    const bool recovered = recover_dead(arena) != 0;
-    if (!recovered || !compactor.compare_exchange_strong(nobody, view->lane + 1)) return EBUSY;
-  }
-  const int error = Pass(*view, pass).run();
-  compactor.store(0);
+  if (const int error = VictimWalk::claim(*view); error != 0) return error;
+  VictimWalk walk(*view, deadline_after(budget_us), budget_bytes);
+  const int error = walk.begin(moved.freed);
+  more = error == 0 && walk.run([&](std::uint32_t index, HandleEntry entry, const SlabRef& slab) {
+    HeldSlab from(arena, view->lane, slab.first());
+    HandleEntry moving;
+    if (!from) return VictimWalk::Next::go_on;
+    const bool begun = begin_move(arena, index, entry, moving);
+    if (begun && move(*view, index, moving, from)) {
+      moved.objects++;
+      moved.bytes += slab.info().slot_bytes;
+      walk.spend(slab.info().slot_bytes);
+    } else {
+      if (begun) cancel_move(arena, index, moving);
+      moved.skipped++;
+    }
+    moved.freed += retire_if_empty(from);
+    return VictimWalk::Next::go_on;
+  });
+  VictimWalk::let_go(*view);
   return error;
+}
+
+bool begin_move(const ashlar_shm& arena, std::uint32_t index, HandleEntry entry,
+                HandleEntry& moving) {
+  HandleWord& word = *arena.handle_word(index);
+  moving = entry.with(HandleEntry::kMoving);
+  if (!word.compare_exchange_strong(entry, moving)) return false;
+  if (!is_pinned(arena, index)) return true;
+  cancel_move(arena, index, moving);
+  return false;
+}
+
+void cancel_move(const ashlar_shm& arena, std::uint32_t index, HandleEntry moving) {
+  arena.handle_word(index)->compare_exchange_strong(moving, moving.with(HandleEntry::kLive));
+}
+
+Bytes retire_if_empty(HeldSlab& slab) {
+  const Bytes bytes = slab->info().slab_bytes;
+  return slab.is_empty() && slab.retire() ? bytes : 0;
 }
 
 }  // namespace ashlar::shm

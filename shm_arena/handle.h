@@ -17,6 +17,22 @@ struct HandleHints {
   std::atomic<std::uint32_t> empty_slab[kClassCount] = {};  // of one that may be all free
 };
 
+// The pass by hand that a thread of this process has begun; see hand_pass.h.
+struct HandPass {
+  static constexpr std::uint32_t kMoves = 128;  // each takes a pin
+  struct Move {
+    std::uint64_t handle;
+    std::uint32_t keeper;  // of the slot that it may move to
+  };
+
+  // atomic: who begins a pass → all; the lane, plus one; 0: none does
+  std::atomic<std::uint32_t> lane;
+  std::uint32_t count;  // that thread's, like the next
+  std::uint64_t deadline_us;
+  Bytes freed;  // by the beginning
+  Move move[kMoves];
+};
+
 }  // namespace ashlar::shm
 
 // All of it is private to this process. It begins with a page.
@@ -34,6 +50,7 @@ struct ashlar_shm {
   ashlar::shm::Processes processes;
   ashlar::shm::HandleHints hints;
   ashlar::shm::Plan plan;
+  ashlar::shm::HandPass hand_pass{};
 
   Bytes data_offset(const void* p) const {
     return reinterpret_cast<std::uintptr_t>(p) - reinterpret_cast<std::uintptr_t>(data);

@@ -29,6 +29,8 @@ struct alignas(2048) LaneHandles {
   std::atomic<std::uint32_t> depth;        // leaseholder; none of its pins is at or behind it
   std::atomic<std::uint64_t> slot[2];      // leaseholder → recoverer; data offset + 1, 0: none
   std::atomic<std::uint32_t> pins[kPins];  // leaseholder → all; index + 1, 0: none
+  // Of the change: an entry that has kept the second slot so far. Meant like `entry`.
+  std::atomic<std::uint32_t> keeper;  // leaseholder → recoverer
 };
 
 }  // namespace ashlar::shm

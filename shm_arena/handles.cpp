@@ -32,6 +32,13 @@ std::uint32_t pin_place_slow(View& view, const LaneHandles& mine, std::uint32_t 
   return LaneHandles::kPins;
 }
 
+// Where the next pin goes. kPins: nowhere.
+std::uint32_t pin_place(View& view, const LaneHandles& mine, std::uint32_t depth) {
+  if (depth < pins_end(view.arena->lane(view.lane))) [[likely]]
+    return depth;
+  return pin_place_slow(view, mine, depth);
+}
+
 void pin(LaneHandles& mine, std::uint32_t at, std::uint32_t depth, std::uint32_t index) {
   mine.pins[at].store(index + 1);  // before the entry is read; see is_pinned()
   if (at == depth) mine.depth.store(depth + 1, std::memory_order_relaxed);
@@ -45,6 +52,14 @@ void unpin(LaneHandles& mine, std::uint32_t at) {
   if (mine.depth.load(std::memory_order_relaxed) == at + 1) {
     mine.depth.store(depth, std::memory_order_relaxed);
   }
+}
+
+// The deepest pin of that entry; kPins: the lane has none.
+std::uint32_t find_pin(const View& view, const LaneHandles& mine, std::uint32_t index) {
+  const std::uint32_t end = pins_end(view.arena->lane(view.lane));
+  std::uint32_t at = std::min(mine.depth.load(std::memory_order_relaxed), end);
+  while (at > 0 && mine.pins[at - 1].load(std::memory_order_relaxed) != index + 1) at--;
+  return at > 0 ? at - 1 : LaneHandles::kPins;
 }
 
 void* stale() {
@@ -96,6 +111,20 @@ std::uint32_t free_entry(View& view) {
   return add_entry(*view.arena, end) ? end : find_entry(view, end);
 }
 
+// The entry, which was free, names a free slot of the slab. False: somebody else was faster.
+bool enter(View& view, std::uint32_t index, const HeldSlab& slab, HandleEntry::State state) {
+  const std::uint32_t slot = slab.free_slot();
+  const Bytes at = slab.offset_of(slot);
+  const Change change(view, index, at);
+  slab->take(slot);
+  HandleWord& word = *view.arena->handle_word(index);
+  HandleEntry entry = word.load();
+  const HandleEntry next(state, entry.generation(), at);
+  if (entry.is_reusable() && word.compare_exchange_strong(entry, next)) return true;
+  slab->give(slot);
+  return false;
+}
+
 }  // namespace
 
 // --- what programs call -------------------------------------------------------------------------
@@ -113,17 +142,10 @@ std::uint64_t alloc_handle(ashlar_shm& arena, Bytes bytes) {
     if (index == kNone) break;
     const HeldSlab slab = hold_slab_with_room(*view, class_for(bytes), Room::anywhere);
     if (!slab) return 0;
-    const std::uint32_t slot = slab.free_slot();
-    const Bytes at = slab.offset_of(slot);
-    const Change change(*view, index, at);
-    slab->take(slot);
-    HandleWord& word = *arena.handle_word(index);
-    HandleEntry entry = word.load();
-    const HandleEntry live(HandleEntry::kLive, entry.generation(), at);
-    if (entry.is_reusable() && word.compare_exchange_strong(entry, live)) {
-      return Handle{index, entry.generation()}.word();
+    // The slab is held until then, so that the entry is still ours.
+    if (enter(*view, index, slab, HandleEntry::kLive)) {
+      return Handle{index, arena.handle_word(index)->load().generation()}.word();
     }
-    slab->give(slot);
   }
   errno = ENOMEM;
   return 0;
@@ -151,13 +173,10 @@ void* lock_handle(ashlar_shm& arena, Handle handle) {
   if (word == nullptr) return stale();
   LaneHandles& mine = arena.handles_of(view->lane);
   const std::uint32_t depth = mine.depth.load(std::memory_order_relaxed);
-  std::uint32_t place = depth;
-  if (depth >= pins_end(arena.lane(view->lane))) [[unlikely]] {
-    place = pin_place_slow(*view, mine, depth);
-    if (place == LaneHandles::kPins) {
-      errno = ENOLCK;
-      return nullptr;
-    }
+  const std::uint32_t place = pin_place(*view, mine, depth);
+  if (place == LaneHandles::kPins) [[unlikely]] {
+    errno = ENOLCK;
+    return nullptr;
   }
   pin(mine, place, depth, handle.index);
   HandleEntry entry = word->load();
@@ -176,13 +195,11 @@ bool unlock_handle(ashlar_shm& arena, Handle handle) {
   View& view = *t_views[arena.number];
   HandleWord* const word = arena.handle_word(handle.index);
   if (view.tag == 0 || word == nullptr) return false;
-  const std::uint32_t end = pins_end(arena.lane(view.lane));
-  if (end == 0) return false;
+  if (pins_end(arena.lane(view.lane)) == 0) return false;
   LaneHandles& mine = arena.handles_of(view.lane);
-  std::uint32_t at = std::min(mine.depth.load(std::memory_order_relaxed), end);
-  while (at > 0 && mine.pins[at - 1].load(std::memory_order_relaxed) != handle.index + 1) at--;
-  if (at == 0) return false;
-  unpin(mine, at - 1);
+  const std::uint32_t place = find_pin(view, mine, handle.index);
+  if (place == LaneHandles::kPins) return false;
+  unpin(mine, place);
   // Freed meanwhile? Who misses it here leaves it to the next who comes by.
   if (word->load(std::memory_order_relaxed).state() == HandleEntry::kDropped) {
     reclaim(view, handle.index);
@@ -269,16 +286,51 @@ void reclaim(View& view, std::uint32_t index) {
   if ((state.handle_room.load() & class_bit) == 0) state.handle_room.fetch_or(class_bit);
 }
 
+std::uint32_t keep_slot(View& view, ClassIndex c) {
+  const std::uint32_t index = free_entry(view);
+  if (index == kNone) return kNone;
+  LaneHandles& mine = view.arena->handles_of(view.lane);
+  const std::uint32_t depth = mine.depth.load(std::memory_order_relaxed);
+  const std::uint32_t place = pin_place(view, mine, depth);
+  if (place == LaneHandles::kPins) return kNone;
+  const HeldSlab slab = hold_slab_with_room(view, c, Room::but_no_new_slab);
+  if (!slab) return kNone;
+  pin(mine, place, depth, index);  // before anybody can see that it is dropped
+  if (enter(view, index, slab, HandleEntry::kDropped)) return index;
+  unpin(mine, place);
+  return kNone;
+}
+
+void end_keeping(View& view, std::uint32_t keeper) {
+  LaneHandles& mine = view.arena->handles_of(view.lane);
+  const std::uint32_t place = find_pin(view, mine, keeper);
+  if (place != LaneHandles::kPins) unpin(mine, place);
+  reclaim(view, keeper);
+}
+
+// Only who holds the slab changes a dropped entry.
+void free_keeper(ashlar_shm& arena, std::uint32_t keeper, Bytes slot) {
+  HandleWord* const word = keeper == kNone ? nullptr : arena.handle_word(keeper);
+  if (word == nullptr) return;
+  const HandleEntry entry = word->load();
+  if (entry.state() != HandleEntry::kDropped || !entry.names(slot)) return;
+  word->store(HandleEntry(HandleEntry::kFree, entry.generation() + 1, 0));
+}
+
 // The store of `entry` comes last and goes first: without it there is no change.
-Change::Change(const View& view, std::uint32_t index, Bytes slot, Bytes other)
+Change::Change(const View& view, std::uint32_t index, Bytes slot, Bytes other, std::uint32_t keeper)
     : lane_(view.arena->handles_of(view.lane)) {
   // release: settle_handles() finds them in this order or not at all
   lane_.slot[0].store(slot + 1, std::memory_order_release);
   lane_.slot[1].store(other + 1, std::memory_order_release);
+  if (keeper != kNone) lane_.keeper.store(keeper + 1, std::memory_order_release);
   lane_.entry.store(index + 1, std::memory_order_release);
 }
 
-Change::~Change() { lane_.entry.store(0, std::memory_order_release); }
+Change::~Change() {
+  lane_.entry.store(0, std::memory_order_release);
+  if (lane_.keeper.load(std::memory_order_relaxed) != 0) lane_.keeper.store(0);  // our own
+}
 
 // --- death --------------------------------------------------------------------------------------
 
@@ -288,6 +340,7 @@ void settle_change(ashlar_shm& arena, std::uint32_t lane, const LaneHandles& cha
   const std::uint32_t index = change.entry.load() - 1;
   const HandleWord* const word = index == kNone ? nullptr : arena.handle_word(index);
   if (word == nullptr) return;
+  free_keeper(arena, change.keeper.load() - 1, change.slot[1].load() - 1);
   for (const auto& noted : change.slot) {
     const Bytes at = noted.load() - 1;
     if (at == Change::kNoSlot || !arena.contains(at)) continue;
@@ -305,6 +358,7 @@ void settle_handles(ashlar_shm& arena, std::uint32_t l) {
     LaneHandles& lane = arena.handles_of(l);
     settle_change(arena, l, lane);
     lane.entry.store(0);
+    lane.keeper.store(0);
     for (auto& pin : lane.pins) pin.store(0);
     lane.depth.store(0);
     open_slabs_of(arena, l);

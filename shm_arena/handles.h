@@ -12,7 +12,7 @@
 // Change:  whatever puts an object somewhere or takes it away holds the slabs concerned, and first
 //          writes down the entry and the slots: a change.
 // Death:   one rule settles every change. Of its slots, the one that the entry names is in use, the
-//          other is free. Pins of a dead lane are cleared.
+//          other is free, and so is its keeper. Pins of a dead lane are cleared.
 // Threads: any. Not for signal handlers. A thread unlocks what it locked itself.
 #pragma once
 
@@ -39,12 +39,24 @@ bool is_pinned(const ashlar_shm& arena, std::uint32_t index);
 // Gives the slot of a dropped object back, unless somebody has it locked or holds its slab.
 void reclaim(View& view, std::uint32_t index);
 
+// Keeps a free slot of the class for an object that is about to move there, in no victim and no new
+// slab: by an entry that is dropped, and pinned by this lane. So nobody gives the slot back while
+// the lane lives, and anybody does once it does not. Returns that entry; kNone: there is no such
+// slot, or no pin for it.
+std::uint32_t keep_slot(View& view, ClassIndex c);
+// Ends that; the slot is given back, unless the entry does not name it any more.
+void end_keeping(View& view, std::uint32_t keeper);
+// In a change, before the object is there: the keeper is a free entry.
+void free_keeper(ashlar_shm& arena, std::uint32_t keeper, Bytes slot);
+
 // What a lane is about to do to an entry, from begin to end written down in the segment.
 class Change {
  public:
   // Data offsets of up to two slots, in slabs that the lane holds.
   static constexpr Bytes kNoSlot = ~Bytes{0};
-  Change(const View& view, std::uint32_t index, Bytes slot, Bytes other = kNoSlot);
+  // `keeper`: an entry that has kept the second one.
+  Change(const View& view, std::uint32_t index, Bytes slot, Bytes other = kNoSlot,
+         std::uint32_t keeper = kNone);
   ~Change();
   Change(const Change&) = delete;
 

@@ -2,6 +2,8 @@
 // L6 · the doors to what moves: blocks by hints, objects by handles and passes.
 #include "compaction.h"
 #include "doors.h"
+#include "hand_pass.h"
+#include "handles.h"
 #include "moves.h"
 
 using namespace ashlar;
@@ -49,14 +51,35 @@ ASHLAR_PUBLIC size_t ashlar_shm_handle_size(ashlar_shm* arena, ashlar_handle han
   return shm::bytes_of_handle(*arena, shm::Handle::of(handle));
 }
 
-ASHLAR_PUBLIC int ashlar_shm_compact(ashlar_shm* arena, unsigned budget_us, size_t budget_bytes,
-                                     ashlar_shm_compaction* done) {
-  shm::Compaction pass{};
-  pass.budget_us = budget_us;
-  pass.budget_bytes = budget_bytes;
-  const int error = shm::compact(*arena, pass);
-  if (done != nullptr) {
-    *done = {pass.moved_bytes, pass.freed_bytes, pass.moved, pass.locked};
-  }
-  return error == 0 ? pass.finished : shm::result(error);
+// --- passes -------------------------------------------------------------------------------------
+
+ASHLAR_PUBLIC int ashlar_shm_compact(ashlar_shm* arena, uint64_t budget_us, size_t budget_bytes,
+                                     ashlar_moved* moved) {
+  if (shm::refused(arena)) return -1;
+  ashlar_moved unasked{};
+  bool more = false;
+  const int error =
+      shm::compact(*arena, budget_us, budget_bytes, moved != nullptr ? *moved : unasked, more);
+  return error == 0 ? more : shm::result(error);
+}
+
+ASHLAR_PUBLIC ptrdiff_t ashlar_shm_pass_begin(ashlar_shm* arena, uint64_t budget_us,
+                                              size_t budget_bytes, ashlar_move* moves, size_t n) {
+  if (shm::refused(arena)) return -1;
+  if (moves == nullptr && n != 0) return shm::result(EINVAL);
+  size_t count = 0;
+  const int error = shm::begin_hand_pass(*arena, budget_us, budget_bytes, moves, n, count);
+  return error == 0 ? static_cast<ptrdiff_t>(count) : shm::result(error);
+}
+
+ASHLAR_PUBLIC int ashlar_shm_pass_should_stop(ashlar_shm* arena) {
+  return arena == nullptr || shm::hand_pass_should_stop(*arena);
+}
+
+ASHLAR_PUBLIC int ashlar_shm_pass_end(ashlar_shm* arena, const ashlar_move* moves, size_t n,
+                                      ashlar_moved* moved) {
+  if (shm::refused(arena)) return -1;
+  if (moves == nullptr && n != 0) return shm::result(EINVAL);
+  ashlar_moved unasked{};
+  return shm::result(shm::end_hand_pass(*arena, moves, n, moved != nullptr ? *moved : unasked));
 }

@@ -48,6 +48,11 @@ class SlabRef {
 
   // The slab that has the unit, if that is the case; see exists().
   static SlabRef find(const ashlar_shm& arena, UnitIndex unit);
+  // The same for an offset of the arena's data, which may be anything.
+  static SlabRef find_at(const ashlar_shm& arena, Bytes data_offset) {
+    const UnitIndex unit{static_cast<std::uint32_t>(data_offset / kUnitBytes)};
+    return arena.contains(data_offset) ? find(arena, unit) : none();
+  }
   static SlabRef none() { return {}; }
   bool exists() const { return info_ != nullptr; }
 

@@ -44,16 +44,11 @@ bool is_stale(ashlar_shm* arena, ashlar_handle handle) {
 }
 
 // To the end, however many calls that takes.
-ashlar_shm_compaction compact(ashlar_shm* arena, unsigned us = 0, Bytes bytes = 0) {
-  ashlar_shm_compaction all{};
-  for (int answer = 0; answer == 0;) {
-    ashlar_shm_compaction done;
-    answer = ashlar_shm_compact(arena, us, bytes, &done);
+ashlar_moved compact(ashlar_shm* arena, std::uint64_t us = UINT64_MAX) {
+  ashlar_moved all{};
+  for (int answer = 1; answer == 1;) {
+    answer = ashlar_shm_compact(arena, us, SIZE_MAX, &all);
     REQUIRE(answer >= 0);
-    all.moved_bytes += done.moved_bytes;
-    all.freed_bytes += done.freed_bytes;
-    all.moved += done.moved;
-    all.locked += done.locked;
   }
   return all;
 }
@@ -186,19 +181,19 @@ TEST_CASE("a pass makes a sparse arena dense, and gives the rest back") {
   }
   const ashlar_shm_stats before = arena.stats();
   CHECK(density(arena) < 0.2);
-  const ashlar_shm_compaction done = compact(arena, 500, 0);
+  const ashlar_moved done = compact(arena, 500);
   const ashlar_shm_stats after = arena.stats();
   MESSAGE("dense: " << density(arena) << ", moved ÷ freed: "
-                    << static_cast<double>(done.moved_bytes) / static_cast<double>(done.freed_bytes)
+                    << static_cast<double>(done.bytes) / static_cast<double>(done.freed)
                     << ", mapped: " << before.mapped / kMiB << " → " << after.mapped / kMiB
                     << " MiB for " << after.handle_allocated / kMiB);
-  CHECK(done.freed_bytes == before.handle_active - after.handle_active);
-  CHECK(done.moved_bytes <= done.freed_bytes);
+  CHECK(done.freed == before.handle_active - after.handle_active);
+  CHECK(done.bytes <= done.freed);
   CHECK(density(arena) > 0.95);
   CHECK(after.mapped <= after.handle_active + 3 * kChunkBytes);
   for (const Object& object : objects) REQUIRE(object.is_whole(arena));
   REQUIRE(arena.broken() == "");
-  CHECK(compact(arena).moved == 0);
+  CHECK(compact(arena).objects == 0);
 }
 
 TEST_CASE("locked objects stay where they are") {
@@ -213,9 +208,9 @@ TEST_CASE("locked objects stay where they are") {
       REQUIRE(ashlar_shm_handle_free(arena, objects[i].handle()) == 0);
     }
   }
-  const ashlar_shm_compaction done = compact(arena);
-  CHECK(done.moved > 1000);
-  CHECK(done.locked > 0);
+  const ashlar_moved done = compact(arena);
+  CHECK(done.objects > 1000);
+  CHECK(done.skipped > 0);
   for (const auto& [i, p] : locked) {
     REQUIRE(objects[i].is_whole_at(p));
     REQUIRE(ashlar_shm_handle_lock(arena, objects[i].handle()) == p);
@@ -231,7 +226,7 @@ TEST_CASE("a child of fork has nothing locked, and may move what its parent may"
     if (ashlar_shm_handle_unlock(arena, object.handle()) == 0) ::_exit(1);
     if (ashlar_shm_handle_lock(arena, object.handle()) != p) ::_exit(2);
     if (ashlar_shm_handle_unlock(arena, object.handle()) != 0) ::_exit(3);
-    if (ashlar_shm_compact(arena, 0, 0, nullptr) != 1) ::_exit(4);
+    if (ashlar_shm_compact(arena, UINT64_MAX, SIZE_MAX, nullptr) != 0) ::_exit(4);
   });
   CHECK(child.wait() == 0);
   CHECK(object.is_whole_at(p));
@@ -248,12 +243,12 @@ TEST_CASE("what a dead process had locked is free to move, and its pass can be c
     for (std::size_t i = 0; i < 4000; i += 10) {
       ashlar_shm_handle_lock(arena, objects[i].handle());
     }
-    if (ashlar_shm_compact(arena, 0, 5000, nullptr) != 0) ::_exit(1);
+    if (ashlar_shm_compact(arena, UINT64_MAX, 5000, nullptr) != 1) ::_exit(1);
     ::raise(SIGKILL);
   });
   CHECK(WTERMSIG(child.wait()) == SIGKILL);
   CHECK(ashlar_shm_recover(arena) == 1);
-  CHECK(compact(arena).locked == 0);  // the rest of its pass
+  CHECK(compact(arena).skipped == 0);  // the rest of its pass
   compact(arena);
   CHECK(arena.stats().handle_active == 4 * kUnitBytes);  // the least for them
   for (std::size_t i = 0; i < objects.size(); i += 10) REQUIRE(objects[i].is_whole(arena));
@@ -330,7 +325,7 @@ TEST_CASE("random steps beside a model") {
       }
       if (random.below(200) != 0) continue;
       trace.step("compact");
-      REQUIRE(ashlar_shm_compact(arena, 0, random.up_to(100'000), nullptr) >= 0);
+      REQUIRE(ashlar_shm_compact(arena, UINT64_MAX, random.up_to(100'000), nullptr) >= 0);
       for (const auto& [object, p] : locked) REQUIRE(object.is_whole_at(p));
       REQUIRE(arena.broken() == "");
     }
@@ -392,8 +387,8 @@ TEST_CASE("threads write through locks while others move what they write") {
       for (int i = 0; i < 4000; i++) gaps.push_back(ashlar_shm_handle_alloc(arena, kWords * 8));
       for (const ashlar_handle h : gaps) ashlar_shm_handle_free(arena, h);
       gaps.clear();
-      ashlar_shm_compaction done;
-      if (ashlar_shm_compact(arena, 0, 0, &done) >= 0) moved += done.moved;
+      ashlar_moved done{};
+      if (ashlar_shm_compact(arena, UINT64_MAX, SIZE_MAX, &done) >= 0) moved += done.objects;
     }
   };
   const std::uint32_t count = steps(1'000'000);

@@ -9,6 +9,7 @@
 #ifndef ASHLAR_COMPACT_H
 #define ASHLAR_COMPACT_H
 
+#include <ashlar/passes.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -50,31 +51,6 @@ void *ashlar_frag_move(void *p);
  * code of the program runs: it may allocate, free (objects of the pool, too), fork, or refuse. An
  * object takes 16 bytes besides; where the two are larger than 32 KiB it stays where it is. free()
  * does not take objects of a pool. What can be known to be wrong ends the program with one line. */
-typedef struct ashlar_pool ashlar_pool;
-
-/* What became of an object that was to move. */
-typedef enum ashlar_verdict {
-  ASHLAR_SKIP,   /* it stays where it was */
-  ASHLAR_COPIED, /* its bytes are at the new place, and no pointer leads to the old one any more */
-  ASHLAR_FREED   /* it is not needed: both places go. Do not free it besides */
-} ashlar_verdict;
-
-/* One move that is proposed. `to` is at the program's disposal until the pass ends. */
-typedef struct ashlar_move {
-  void *from;
-  void *to;
-  size_t bytes; /* to be copied: usable bytes of both */
-  uint64_t tag;
-  ashlar_verdict verdict; /* for the program to set; it is ASHLAR_SKIP */
-} ashlar_move;
-
-/* What passes did. Each adds to it. */
-typedef struct ashlar_moved {
-  uint64_t objects; /* copied */
-  uint64_t bytes;   /* in them */
-  uint64_t skipped; /* objects that stayed */
-  uint64_t freed;   /* bytes of slabs that are empty now, and went back to the heap */
-} ashlar_moved;
 
 /* Copies an object and corrects the pointers to it, keeping other threads away meanwhile as the
  * program sees fit. An object that another thread frees while it moves is freed, whatever this
@@ -137,7 +113,6 @@ int ashlar_quiescent(uint64_t budget_us, ashlar_moved *moved);
  * besides. Such pools know nothing of tags: of the calls above they take destroy, get_stats and
  * compact.
  * ESTALE: the handle's object was freed, or there never was one. */
-typedef uint64_t ashlar_handle; /* 0 is null */
 
 /* Null and ENOMEM. */
 ashlar_pool *ashlar_pool_create_for_handles(void);

@@ -28,6 +28,7 @@
 #ifndef ASHLAR_SHM_H
 #define ASHLAR_SHM_H
 
+#include <ashlar/passes.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,7 +38,6 @@ extern "C" {
 
 typedef struct ashlar_shm ashlar_shm; /* this process's handle */
 typedef uint64_t ashlar_off;          /* position of a block in its arena; 0 is null */
-typedef uint64_t ashlar_handle;       /* of an object that may be moved; 0 is null */
 
 enum {
   ASHLAR_SHM_SCOPED = 1,     /* this process's blocks are freed when it closes the handle or dies */
@@ -179,19 +179,35 @@ int ashlar_shm_handle_unlock(ashlar_shm *, ashlar_handle);
 /* Bytes of the object that can be used, at least as many as were asked for; 0: there is none. */
 size_t ashlar_shm_handle_size(ashlar_shm *, ashlar_handle);
 
-typedef struct ashlar_shm_compaction {
-  size_t moved_bytes;  /* copied */
-  size_t freed_bytes;  /* of slabs that were emptied */
-  uint64_t moved;      /* objects */
-  uint64_t locked;     /* objects that could not be moved */
-} ashlar_shm_compaction;
 /* Moves objects out of sparse slabs and gives those back, for about `budget_us` microseconds and
- * `budget_bytes` bytes moved; 0: no limit. Returns 1 when the pass is complete, 0 when there is more
- * to do: call again, from any process. -1 on error. What was done goes into `done`, which may be
- * null. One thread compacts at a time; all others go on. A call may take 0.4 ms longer, while
- * 2 MiB that became free go back to the kernel. */
-int ashlar_shm_compact(ashlar_shm *, unsigned budget_us, size_t budget_bytes,
-                       ashlar_shm_compaction *done);
+ * `budget_bytes` bytes moved (UINT64_MAX, SIZE_MAX: no limit). Adds to *moved, which may be null.
+ * Returns 1: there is more to do, call again, from any process; 0: the pass is complete. -1 on error.
+ * One thread compacts at a time; all others go on. A call may take 0.4 ms longer, while 2 MiB that
+ * became free go back to the kernel. */
+int ashlar_shm_compact(ashlar_shm *, uint64_t budget_us, size_t budget_bytes, ashlar_moved *moved);
+
+/* --- passes by hand -------------------------------------------------------------------------------
+ * For objects whose bytes are not all that has to be changed: with positions that other objects have
+ * of it, or distances in it. As ashlar_pool_begin() and its like on the heap: the program copies what
+ * is proposed, or not. The tag of a move is the object's handle.
+ *
+ * From begin to end nobody else compacts; locks, frees and allocations go on everywhere. An object
+ * that another thread or process locks or frees meanwhile stays, or is gone, whatever the verdict is;
+ * its copy was for nothing. So until the end the old place is the truth. A process that dies on the
+ * way leaves each object at one place, and nothing else: the pass goes on with whoever comes next. */
+
+/* Begins a pass, of so many microseconds and bytes to be copied at most (UINT64_MAX, SIZE_MAX: as
+ * many as it takes), or goes on with the one that was begun last, and fills moves[0 .. n): 128 at
+ * most, for each takes one of this thread's 500 locks. Returns how many. 0: nothing is worth it now;
+ * the pass must be ended nevertheless. -1 on error; EBUSY also where this thread has not ended one. */
+ptrdiff_t ashlar_shm_pass_begin(ashlar_shm *, uint64_t budget_us, size_t budget_bytes,
+                                ashlar_move *moves, size_t n);
+/* Not 0: the microseconds are over, or this thread has begun no pass. What was not copied yet is to be
+ * skipped. */
+int ashlar_shm_pass_should_stop(ashlar_shm *);
+/* Ends the pass that the calling thread began, with the same moves and their verdicts. Adds to *moved,
+ * which may be null. -1 and EINVAL: it has begun none, or these are not its moves; nothing is done. */
+int ashlar_shm_pass_end(ashlar_shm *, const ashlar_move *moves, size_t n, ashlar_moved *moved);
 
 /* --- names --------------------------------------------------------------------------------------
  * A word that finds a block. Keys have 1 to 255 bytes; an arena has room for 1024 different ones,

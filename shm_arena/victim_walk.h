@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// L5 · victim walk: one lane's turn at a pass over all objects with handles.
+//
+// What:    claims the arena's one pass, chooses victims when none are, and visits the objects that
+//          lie in a victim, within a budget. The next walk, by whomever, goes on from there.
+// Death:   the pass is in the arena: its place, the marks of its victims, and whose turn it is.
+// Threads: the one that claimed it.
+#pragma once
+
+#include <ashlar/passes.h>
+
+#include "handles.h"
+
+namespace ashlar::shm {
+
+// Microseconds on a clock that only goes on.
+std::uint64_t deadline_after(std::uint64_t budget_us);
+bool is_over(std::uint64_t deadline_us);
+
+class VictimWalk {
+ public:
+  // UINT64_MAX and SIZE_MAX: no limit.
+  VictimWalk(View& view, std::uint64_t deadline_us, Bytes budget_bytes)
+      : arena_(*view.arena), view_(view), deadline_us_(deadline_us), bytes_left_(budget_bytes) {}
+
+  // Makes it this lane's turn. 0, or EBUSY.
+  [[nodiscard]] static int claim(View& view);
+  static void let_go(View& view);
+
+  // Where no pass is under way, begins one: chooses victims and gives back those that are empty. 0,
+  // or ENOMEM.
+  [[nodiscard]] int begin(Bytes& freed);
+  // Calls visit(index, entry, slab) for one object after the other until it says stop or the budget
+  // is spent. True: there is more to do.
+  enum class Next : std::uint8_t { go_on, stop };
+  template <class Visit>
+  bool run(Visit&& visit);
+  void spend(Bytes bytes) { bytes_left_ -= bytes < bytes_left_ ? bytes : bytes_left_; }
+
+ private:
+  void end();
+
+  ashlar_shm& arena_;
+  View& view_;
+  std::uint64_t deadline_us_;
+  Bytes bytes_left_;
+};
+
+template <class Visit>
+bool VictimWalk::run(Visit&& visit) {
+  constexpr std::uint32_t kLook = 64;  // entries between two looks at the clock
+  std::atomic<std::uint32_t>& at = arena_.state().pass_at;
+  const std::uint32_t end_index = arena_.state().handles_end.load();
+  for (std::uint32_t index = at.load() - 1; index < end_index; index++) {
+    at.store(index + 1);
+    const HandleEntry entry = arena_.handle_word(index)->load();
+    if (entry.state() == HandleEntry::kDropped) reclaim(view_, index);
+    const SlabRef slab =
+        entry.is_usable() ? SlabRef::find_at(arena_, entry.data_offset()) : SlabRef::none();
+    const bool leaves = slab.exists() && slab.is_for_handles() && is_victim(slab);
+    if (leaves && visit(index, entry, slab) == Next::stop) return true;
+    if ((leaves || index % kLook == 0) && (bytes_left_ == 0 || is_over(deadline_us_))) return true;
+  }
+  end();
+  return false;
+}
+
+}  // namespace ashlar::shm
