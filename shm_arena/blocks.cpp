@@ -55,7 +55,7 @@ Offset take_into(ashlar_shm& arena, Bytes bytes, std::atomic<Offset>& slot,
     if (!refill(*view, c)) return 0;
     const Cursor& k = view->cursor[c.v];
     announce(arena.offset(k.base + Bytes{lowest_bit(k.avail)} * k.slot_bytes));
-    p = take(arena, c);
+    p = take(arena, place_of(c));
   } else {
     PageCount pages;
     const PageIndex first = claim_large(*view, bytes, kPageBytes, pages);

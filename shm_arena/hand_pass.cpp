@@ -15,7 +15,7 @@ namespace {
 constexpr int kSpins = 40;
 
 bool is_open(const ashlar_shm& arena) {
-  const View& view = *t_views[arena.number];
+  const View& view = view_of(arena);
   return view.tag != 0 && arena.hand_pass.lane.load() == view.lane + 1 &&
          arena.state().compactor.load() == view.lane + 1;
 }
@@ -142,7 +142,7 @@ int end_hand_pass(ashlar_shm& arena, const ashlar_move* moves, std::size_t n, as
   for (std::size_t i = 0; i < n; i++) {
     if (moves[i].tag != pass.move[i].handle) return EINVAL;
   }
-  View& view = *t_views[arena.number];
+  View& view = view_of(arena);
   moved.freed += pass.freed;
   for (std::size_t i = 0; i < n; i++) settle(view, pass.move[i], moves[i].verdict, moved);
   pass.lane.store(0);

@@ -39,11 +39,12 @@ struct HandPass {
 struct ashlar_shm {
   using Bytes = ashlar::Bytes;
 
-  // What malloc and free read.
+  // What malloc and free read, first of all the id.
   std::byte unused[ashlar::shm::offset_for_reading(1)];
-  std::byte* data = nullptr;  // const since opened, like the next two
+  std::uint64_t id = 0;       // no other handle of this process ever has it; const, like the next
+  std::uint32_t number = 0;   // its place in each thread's table of views
+  std::byte* data = nullptr;  // const since opened, like the next
   std::atomic<std::uint64_t>* unit_entries = nullptr;
-  std::uint32_t number = 0;  // its place in each thread's table of views
   ashlar::shm::Pages pages;
 
   ashlar::shm::Segment segment;

@@ -164,7 +164,7 @@ int free_handle(ashlar_shm& arena, Handle handle) {
 }
 
 void* lock_handle(ashlar_shm& arena, Handle handle) {
-  View* view = t_views[arena.number];
+  View* view = &view_of(arena);
   if (view->tag == 0 || arena.lane(view->lane).pins_end.load(std::memory_order_relaxed) == 0) {
     view = view_for_handles(arena);
     if (view == nullptr) return nullptr;
@@ -192,7 +192,7 @@ void* lock_handle(ashlar_shm& arena, Handle handle) {
 }
 
 bool unlock_handle(ashlar_shm& arena, Handle handle) {
-  View& view = *t_views[arena.number];
+  View& view = view_of(arena);
   HandleWord* const word = arena.handle_word(handle.index);
   if (view.tag == 0 || word == nullptr) return false;
   if (pins_end(arena.lane(view.lane)) == 0) return false;

@@ -29,15 +29,20 @@ void set_cursor(View& view, const SlabRef& slab) {
   const std::uint32_t c = slab.size_class_index().v;
   Cursor& k = view.cursor[c];
   k.slab = slab.base();
+  k.slab_span = slab.info().capacity * k.slot_bytes;
   k.word_index = slab.info().words - 1;  // so that the first comes next
   k.word = &slab.word(k.word_index);
   k.group = 0;
+  for (std::uint32_t u = 0; u < slab.units(); u++) {
+    view.signpost_at(k.slab + Bytes{u} * kUnitBytes).cursor = place_of({c});
+  }
   if (view.spare[c] == slab.first().v) view.spare[c] = kNone;
 }
 
 void leave_slab(Cursor& k) {
   k.slab = nullptr;
-  k.base = nullptr;
+  k.slab_span = 0;
+  k.span = 0;
 }
 
 // Slots go from word w of the slab to the cursor, which has none. They are in both places for a
@@ -58,26 +63,33 @@ void move_slots(View& view, const SlabRef& slab, std::uint32_t w, std::uint64_t 
   k.word_index = w;
 }
 
-// The cursor has used up its slots, and takes them again if a quarter has come back; else it goes
-// on to the next ones of its slab.
+// The cursor has used up its slots, and takes them again if a quarter has come back.
+bool take_again(Cursor& k) {
+  const std::uint64_t word = k.word->load();
+  const std::uint64_t back = word & k.group;
+  if (static_cast<std::uint32_t>(std::popcount(back)) < k.group_slots / 4) return false;
+  // As in move_slots(); unit and word are the same.
+  k.published->store(back, std::memory_order_release);
+  k.word->store(word & ~back, std::memory_order_release);
+  k.avail = back;
+  return true;
+}
+
+// Else it goes on to the next ones of its slab.
 bool advance(View& view, ClassIndex c) {
   Cursor& k = view.cursor[c.v];
   if (k.slab == nullptr) return false;
+  if (take_again(k)) return true;
   const SlabRef slab(*view.arena, unit_at(view, k.slab), c);
   const auto free = [&slab](std::uint32_t w) {
     return slab.word(w).load() & slab.slots_of_word(w);
   };
   std::uint32_t w = k.word_index;
-  const std::uint64_t back = free(w) & k.group;
-  if (static_cast<std::uint32_t>(std::popcount(back)) >= k.group_slots / 4) {
-    move_slots(view, slab, w, back);
-    return true;
-  }
   const std::uint32_t words = slab.info().words;
   std::uint64_t behind = ~(k.group | (k.group - 1));  // of no group yet: none of that word
   for (std::uint32_t i = 0; i <= words; i++) {
     if (const std::uint64_t found = free(w) & behind; found != 0) {
-      k.group = group_around(lowest_bit(found), k.group_slots);
+      k.group = group_around(lowest_bit(found), k.group_slots) & slab.slots_of_word(w);
       move_slots(view, slab, w, found & k.group);
       return true;
     }
@@ -213,10 +225,15 @@ void empty_view(View& view) {
   });
 }
 
-void* take_slow(ashlar_shm& arena, ClassIndex c) {
+void* take_slow(ashlar_shm& arena, CursorPlace place) {
   View* const view = view_for_thread(arena);
-  if (view == nullptr || !refill(*view, c)) return nullptr;
-  return take(arena, c);
+  if (view == nullptr || !refill(*view, class_at(place))) return nullptr;
+  return take(arena, place);
+}
+
+void give_after_switch(ashlar_shm& arena, void* p) {
+  if (&find_view(arena) == &no_view) return give_slow(arena, p);
+  give(arena, p);
 }
 
 void give_slow(ashlar_shm& arena, void* p) {
@@ -225,7 +242,7 @@ void give_slow(ashlar_shm& arena, void* p) {
   const Bytes offset = arena.data_offset(p);
   if (!arena.contains(offset)) arena.pages.refresh();
   if (!arena.contains(offset)) return refuse(arena);
-  View& view = *t_views[arena.number];
+  View& view = view_of(arena);
   const SlabRef slab =
       SlabRef::find(arena, UnitIndex{static_cast<std::uint32_t>(offset / kUnitBytes)});
   if (slab.exists()) {
@@ -264,32 +281,49 @@ namespace {
   if (may_be_empty || slab.descriptor().list == LaneSlabs::kNoList) refile(view, slab);
 }
 
-}  // namespace
-
-void give_elsewhere(ashlar_shm& arena, View& view, void* p, std::uint64_t entry) {
-  const Cursor& k = view.cursor_of(entry);
+// p does not lie in the slab of that cursor either.
+[[gnu::noinline]] void give_to_filed(ashlar_shm& arena, View& view, void* p) {
   const Bytes offset = arena.data_offset(p);
+  if (!arena.contains(offset)) [[unlikely]]
+    return give_slow(arena, p);
+  // relaxed: who gives the slot got it from who took it, and that hand-over orders the entry
+  const std::uint64_t entry = arena.entry_at(offset).load(std::memory_order_relaxed);
+  const Cursor& k = view.cursor_of(entry);
   const std::uint64_t in_slab = offset & k.slab_mask;
   const std::uint64_t product = in_slab * k.magic;
   const std::uint64_t not_mine = (entry ^ view.tag) & ~View::kClassBits;
-  if (not_mine != 0 || static_cast<std::uint32_t>(product) >= k.magic) [[unlikely]]
+  const bool at_cursor = static_cast<std::byte*>(p) - in_slab == k.slab;  // of another signpost
+  if (not_mine != 0 || at_cursor || !is_start(product, k)) [[unlikely]]
     return give_slow(arena, p);
   const std::uint64_t slot = product >> 32;
   const std::uint64_t bit = std::uint64_t{1} << slot % 64;
   const UnitIndex first{static_cast<std::uint32_t>((offset - in_slab) / kUnitBytes)};
-  const bool at_cursor = static_cast<std::byte*>(p) - in_slab == k.slab;
-  BitmapWord* const bitmap = at_cursor ? k.word - k.word_index : bitmap_at(arena, k, first);
-  BitmapWord& word = bitmap[slot / 64];
+  BitmapWord& word = bitmap_at(arena, k, first)[slot / 64];
   const std::uint64_t old = word.load(std::memory_order_relaxed);  // only the owner writes it
   if ((old & bit) != 0) [[unlikely]]
     return give_slow(arena, p);
   word.store(old | bit, std::memory_order_relaxed);  // read by others as a hint only
-  if (at_cursor) return;
   // Bits behind the last slot are always set.
   const std::uint64_t none_free = slot / 64 == k.last_word ? k.no_slots : 0;
   const bool may_be_empty = (old | bit) == ~std::uint64_t{0};
   if (old == none_free || may_be_empty) [[unlikely]]
     after_give_slow(view, first, UnitEntry{entry}.size_class(), may_be_empty);
+}
+
+}  // namespace
+
+void give_elsewhere(ashlar_shm& arena, View& view, void* p) {
+  const Cursor& k = view.cursor_at(view.signpost_at(p).cursor);
+  const auto in_slab = static_cast<Bytes>(static_cast<std::byte*>(p) - k.slab);
+  if (in_slab >= k.slab_span) return give_to_filed(arena, view, p);
+  const std::uint64_t product = in_slab * k.magic;
+  const std::uint64_t slot = product >> 32;
+  BitmapWord& word = (k.word - k.word_index)[slot / 64];
+  const std::uint64_t old = word.load(std::memory_order_relaxed);  // only the owner writes it
+  if (!is_start(product, k) || (old >> slot % 64 & 1) != 0) [[unlikely]]
+    return give_slow(arena, p);
+  // relaxed: read by others as a hint only
+  word.store(old | std::uint64_t{1} << slot % 64, std::memory_order_relaxed);
 }
 
 }  // namespace ashlar::shm

@@ -33,7 +33,7 @@ std::uint8_t hint(const ashlar_shm& arena, const void* p) {
 void* move_block(ashlar_shm& arena, void* p) {
   ClassIndex c{};
   if (view_with_place(arena, p, c) == nullptr) return nullptr;
-  void* const to = take(arena, c);
+  void* const to = take(arena, place_of(c));
   std::memcpy(to, p, size_class(c).slot_bytes);
   give(arena, p);
   return to;

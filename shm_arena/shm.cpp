@@ -44,8 +44,8 @@ ashlar_shm* open_arena(unsigned flags, OpenSegment&& open_segment) {
     return nullptr;
   }
   auto* const arena = new (memory) ashlar_shm;
-  arena->number = register_handle();
-  int error = arena->number == kHandles ? EMFILE : open_segment(arena->segment);
+  const bool registered = register_handle(*arena);
+  int error = registered ? open_segment(arena->segment) : EMFILE;
   if (error == 0) {
     error = attach(*arena, flags);
     if (error == 0) {
@@ -54,7 +54,7 @@ ashlar_shm* open_arena(unsigned flags, OpenSegment&& open_segment) {
     }
     arena->segment.close();
   }
-  if (arena->number != kHandles) unregister_handle(arena->number);
+  if (registered) unregister_handle(arena->number);
   unmap(memory, sizeof(ashlar_shm));
   errno = error;
   return nullptr;
@@ -164,7 +164,7 @@ ASHLAR_PUBLIC void ashlar_shm_unembed(const void* memory) { shm::detach_embedded
 ASHLAR_PUBLIC void* ashlar_shm_malloc(ashlar_shm* arena, size_t bytes) {
   if (bytes > kMaxSlotBytes) [[unlikely]]
     return shm::take_large(*arena, bytes, kPageBytes);
-  return shm::take(*arena, class_for(bytes));
+  return shm::take(*arena, shm::place_for(bytes));
 }
 
 ASHLAR_PUBLIC void* ashlar_shm_memalign(ashlar_shm* arena, size_t alignment, size_t bytes) {
@@ -174,7 +174,7 @@ ASHLAR_PUBLIC void* ashlar_shm_memalign(ashlar_shm* arena, size_t alignment, siz
   }
   if (alignment <= kPageBytes) {
     const ClassIndex c = class_for_aligned(bytes, alignment);
-    if (c.v < kClassCount) return shm::take(*arena, c);
+    if (c.v < kClassCount) return shm::take(*arena, shm::place_of(c));
   }
   // Nothing that spans chunks begins elsewhere than with one, so it has every alignment.
   return shm::take_large(*arena, bytes == 0 ? 1 : bytes, alignment);

@@ -17,16 +17,10 @@ namespace {
 struct Thread {
   Thread* next;
   Thread* prev;
-  std::byte unused[offset_for_reading(2) - 2 * sizeof(Thread*)];
   View* view[kHandles];
 };
 
-consteval Thread make_no_thread() {
-  Thread thread{};
-  for (View*& view : thread.view) view = &no_view;
-  return thread;
-}
-constinit const Thread no_thread = make_no_thread();
+constinit thread_local Thread* t_thread = nullptr;
 
 // What the process knows of its threads and handles.
 struct Registry {
@@ -35,6 +29,7 @@ struct Registry {
   std::atomic<ashlar_shm*> handles[kHandles] = {};  // atomic: who opens or closes one → all
   std::atomic<std::uint32_t> handles_end = 0;       // atomic: likewise; none was at or behind it
   bool taken[kHandles] = {};                        // lock
+  std::uint64_t last_id = 0;                        // lock
   bool has_key = false;                             // lock
   bool watches_forks = false;                       // lock
   pthread_key_t key = 0;                            // const since has_key
@@ -63,7 +58,8 @@ void give_up_lane(View& view) {
 
 void end_thread(void* argument) {
   auto* const thread = static_cast<Thread*>(argument);
-  t_views = no_thread.view;
+  t_thread = nullptr;
+  t_last = {};
   Locked locked;
   for (View* view : thread->view) {
     if (view == &no_view) continue;
@@ -76,10 +72,7 @@ void end_thread(void* argument) {
 }
 
 Thread* this_thread() {
-  if (t_views != no_thread.view) {
-    auto* const views = reinterpret_cast<std::byte*>(const_cast<View**>(t_views));
-    return reinterpret_cast<Thread*>(views - offsetof(Thread, view));
-  }
+  if (t_thread != nullptr) return t_thread;
   // Not wiped by fork: the child's one thread goes on with its table.
   void* const memory = map_private(sizeof(Thread));
   if (memory == nullptr) return nullptr;
@@ -96,7 +89,7 @@ Thread* this_thread() {
   thread->next = registry.threads;
   if (thread->next != nullptr) thread->next->prev = thread;
   registry.threads = thread;
-  t_views = thread->view;
+  t_thread = thread;
   return thread;
 }
 
@@ -137,10 +130,16 @@ std::uint32_t lease_lane(ashlar_shm& arena) {
 
 }  // namespace
 
-constinit thread_local View* const* t_views = no_thread.view;
+constinit thread_local LastUsed t_last;
+
+View& find_view(const ashlar_shm& arena) {
+  View* const view = t_thread == nullptr ? &no_view : t_thread->view[arena.number];
+  if (view != &no_view) t_last = {arena.id, view};
+  return *view;
+}
 
 View* view_for_thread(ashlar_shm& arena) {
-  View* view = t_views[arena.number];
+  View* view = &view_of(arena);
   if (view->tag != 0) return view;
   if (const int error = join_arena(arena); error != 0) {
     errno = error;
@@ -166,10 +165,11 @@ View* view_for_thread(ashlar_shm& arena) {
   }
   init_view(*view, arena, lane);
   thread->view[arena.number] = view;
+  t_last = {arena.id, view};
   return view;
 }
 
-std::uint32_t register_handle() {
+bool register_handle(ashlar_shm& arena) {
   Locked locked;
   if (!registry.watches_forks) {
     Lock::watch(os::map_fork_marker());  // a child takes over locks whose holders it lacks
@@ -178,9 +178,11 @@ std::uint32_t register_handle() {
   for (std::uint32_t n = 0; n < kHandles; n++) {
     if (registry.taken[n]) continue;
     registry.taken[n] = true;
-    return n;
+    arena.number = n;
+    arena.id = ++registry.last_id;
+    return true;
   }
-  return kHandles;
+  return false;
 }
 
 void publish_handle(ashlar_shm& arena) {

@@ -252,6 +252,41 @@ TEST_CASE("what is no block in use is left alone, and counted") {
   CHECK(arena.broken() == "");
 }
 
+// Slabs whose units are 256 apart share a signpost: see View.
+TEST_CASE("where one signpost stands for two cursors, both know what is free") {
+  Shared arena(anonymous(64 * kMiB));
+  const auto unit_of = [](const void* p) {
+    return reinterpret_cast<std::uintptr_t>(p) / kUnitBytes;
+  };
+  void* const near = arena.take(64);
+  void* filler = nullptr;
+  do {
+    filler = ashlar_shm_memalign(arena, kUnitBytes, kUnitBytes);
+    REQUIRE(filler != nullptr);
+  } while (unit_of(filler) != unit_of(near) + 256);
+  ashlar_shm_free(arena, filler);
+  void* const far = arena.take(128);
+  REQUIRE(unit_of(far) == unit_of(near) + 256);
+  // Their pages' slots are all used and given; then the cursor has them again, but for the first.
+  const auto go_round = [&](void* first, Bytes bytes) {
+    std::vector<void*> slots{first};
+    while (slots.size() < kPageBytes / bytes) slots.push_back(arena.take(bytes));
+    for (void* p : slots) ashlar_shm_free(arena, p);
+    CHECK(arena.take(bytes) == first);
+    return slots;
+  };
+  const std::vector<void*> near_slots = go_round(near, 64);
+  const std::vector<void*> far_slots = go_round(far, 128);
+  ashlar_shm_free(arena, near);
+  ashlar_shm_free(arena, far);
+  CHECK(arena.stats().bad_frees == 0);
+  for (void* p : near_slots) ashlar_shm_free(arena, p);
+  for (void* p : far_slots) ashlar_shm_free(arena, p);
+  CHECK(arena.stats().bad_frees == near_slots.size() + far_slots.size());
+  CHECK(arena.stats().small_blocks == 0);
+  CHECK(arena.broken() == "");
+}
+
 // Of every word of a slab, also the last, which stands for fewer slots.
 TEST_CASE("any slot that is given to a full slab is taken again before there is a new slab") {
   for (const Bytes bytes : {16, 64, 896, 1000, 20'000}) {
@@ -685,6 +720,45 @@ TEST_CASE("two handles of one process are two processes to the arena") {
 // --- peers that do harm -------------------------------------------------------------------------
 
 // Whatever is written over our data, calls come back, and blocks lie in the arena.
+TEST_CASE("a thread in turns of two handles keeps them apart") {
+  Shared one(anonymous());
+  Shared other(anonymous());
+  void* p[2];
+  for (int i = 0; i < 1000; i++) {
+    p[0] = one.take(64);
+    p[1] = other.take(64);
+    if (i % 2 == 0) std::swap(p[0], p[1]);
+    ashlar_shm_free(i % 2 == 0 ? other : one, p[0]);
+    ashlar_shm_free(i % 2 == 0 ? one : other, p[1]);
+  }
+  CHECK(one.blocks() + other.blocks() == 0);
+  CHECK(one.stats().bad_frees + other.stats().bad_frees == 0);
+  p[0] = one.take(64);
+  other.take(64);
+  ashlar_shm_free(other, p[0]);  // not of this one
+  CHECK(other.stats().bad_frees == 1);
+  CHECK(one.blocks() == 1);
+}
+
+TEST_CASE("a thread goes on with a new handle where others closed the old one") {
+  for (int i = 0; i < 20; i++) {
+    ashlar_shm* arena = anonymous();
+    REQUIRE(arena != nullptr);
+    ashlar_shm_free(arena, ashlar_shm_malloc(arena, 64));
+    // Often at the same address.
+    std::thread([&] {
+      ashlar_shm_close(arena);
+      arena = anonymous();
+    }).join();
+    Shared next(arena);
+    void* const p = next.take(64);
+    CHECK(next.blocks() == 1);
+    ashlar_shm_free(next, p);
+    CHECK(next.blocks() == 0);
+    CHECK(next.broken() == "");
+  }
+}
+
 TEST_CASE("a peer that scribbles over everything makes nobody crash or hang") {
 #ifdef NDEBUG
   for_seeds(200, [](Random& random) {
