@@ -183,6 +183,16 @@ class alignas(kCacheLineBytes) Arena {
   }
   // Lengthens or shortens a large block where it is. False: no room behind it.
   [[nodiscard]] bool resize_pages(void* first, PageCount pages, bool& zero);
+  // A large block for an object that has outgrown its place and may grow on.
+  void* take_pages_with_room(PageCount pages);
+  // A place for a large block that grows to so many pages, if what it gains is in memory there and
+  // not where it is; null otherwise.
+  void* take_pages_in_memory(const void* from, PageCount pages);
+  // Whether to move the pages of a large block rather than copy what they hold.
+  bool may_move(const void* from) const;
+  // Makes the pages of a large block the first ones of another, which is not smaller, and gives the
+  // first block back. False: nothing was moved, and `to` is lost.
+  [[nodiscard]] bool move_block(void* from, void* to);
 
   // --- the whole --------------------------------------------------------------------------
 
@@ -318,6 +328,8 @@ class alignas(kCacheLineBytes) Arena {
   template <class View>
   Bytes purge_empty_pages(View&& view, Purge which, std::uint32_t& runs);
   Bytes purge_chunk(ChunkIndex chunk, bool all);
+  void mend(ChunkIndex chunk);
+  void set_torn(PageIndex first, PageCount pages, bool torn);
   void choose_pages(std::uint32_t first, std::uint32_t count) const;
   bool may_be_huge(ChunkIndex chunk) const;
   bool is_worth_a_huge_page(ChunkIndex chunk) const;
@@ -344,6 +356,7 @@ class alignas(kCacheLineBytes) Arena {
   UnitScores scores_;                            // of the process's arena alone
   std::uint32_t epoch_ = 1;                      // changes only in a process of one thread
   std::atomic<std::uint32_t> purge_cursor_ = 0;  // atomic: purger → purger; the chunk to go on with
+  std::atomic<std::uint32_t> torn_chunks_ = 0;  // atomic: any → any
 
   Lock growth_lock_;
   std::uint32_t metadata_chunks_ = 0;  // lock: growth_lock_; metadata is committed for these

@@ -40,9 +40,9 @@ Place Arena::locate(const void* p) const {
   place.begin = static_cast<std::byte*>(address_of(page));
   place.bytes = bytes_of(buddy_.pages_at(page));
   if (static_cast<const std::byte*>(p) < place.begin + place.bytes) {
-    place.kind = kind == BlockKind::large || kind == BlockKind::moved ? Place::Kind::large
-                 : kind == BlockKind::cached                          ? Place::Kind::free
-                                                                      : Place::Kind::internal;
+    place.kind = kind == BlockKind::large    ? Place::Kind::large
+                 : kind == BlockKind::cached ? Place::Kind::free
+                                             : Place::Kind::internal;
   }
   return place;
 }

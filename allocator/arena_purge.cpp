@@ -23,6 +23,7 @@ Bytes Arena::purge(Purge which) {
     const ChunkIndex chunk{c++};
     if (!all && is_worth_a_huge_page(chunk)) continue;
     bytes += purge_chunk(chunk, which != Purge::aged);
+    if (meta(chunk).rows.torn.load(std::memory_order_relaxed)) mend(chunk);  // or the next time
   }
   purge_cursor_.store(c < chunks() ? c : 0, std::memory_order_relaxed);
   return bytes;

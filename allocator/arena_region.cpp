@@ -172,6 +172,7 @@ bool Arena::unmap_free_chunks() {
   for (std::uint32_t c = 0; c < chunks(); c++) {
     if (!buddy_.retire_chunk(ChunkIndex{c})) continue;
     region_.decommit(chunk_offset(c), kChunkBytes);
+    set_torn(first_page(ChunkIndex{c}), PageCount{kPagesPerChunk}, false);
     unmapped_chunks_++;
     any = true;
   }

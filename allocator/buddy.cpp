@@ -3,12 +3,16 @@
 
 namespace ashlar {
 
-bool Buddy::give(PageIndex first, BlockKind kind) {
+bool Buddy::give(PageIndex first, BlockKind kind, bool zero) {
   // pairs with: take. Of two racing givers one gets the block.
   std::uint32_t word = block_word(first).load(std::memory_order_acquire);
   if (BlockWord::kind(word) != kind || !block_word(first).compare_exchange_strong(word, 0))
     return false;
-  mark_dirty(first, BlockWord::pages(word));
+  if (zero) {
+    mark_clean(first, BlockWord::pages(word));
+  } else {
+    mark_dirty(first, BlockWord::pages(word));
+  }
   release(first, BlockWord::pages(word));
   return true;
 }
@@ -102,6 +106,17 @@ void Buddy::mark_dirty(PageIndex first, std::uint32_t pages) {
     for_each_word(position, count, [&](std::uint32_t w, std::uint64_t mask) {
       // Both are published by release().
       row.dirty[w].fetch_or(mask, std::memory_order_relaxed);
+      row.aged[w].fetch_and(~mask, std::memory_order_relaxed);
+    });
+  });
+}
+
+void Buddy::mark_clean(PageIndex first, std::uint32_t pages) {
+  for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t position, std::uint32_t count) {
+    ChunkRows& row = rows(at);
+    for_each_word(position, count, [&](std::uint32_t w, std::uint64_t mask) {
+      // Both are published by release().
+      row.dirty[w].fetch_and(~mask, std::memory_order_relaxed);
       row.aged[w].fetch_and(~mask, std::memory_order_relaxed);
     });
   });
@@ -217,7 +232,7 @@ Buddy::Counts Buddy::count() const {
     counts.free_dirty_pages += free.count();
     for (const auto& block : row.block) {
       const std::uint32_t word = block.load(std::memory_order_relaxed);  // a count, not an order
-      if (BlockWord::kind(word) == BlockKind::large || BlockWord::kind(word) == BlockKind::moved) {
+      if (BlockWord::kind(word) == BlockKind::large) {
         counts.large_pages += BlockWord::pages(word);
         counts.large_blocks++;
       } else if (BlockWord::kind(word) == BlockKind::cached) {

@@ -35,19 +35,9 @@
 
 namespace ashlar {
 
-// `moved`: a large object in pages that came from elsewhere (mremap). `cached`: a large block that
-// was freed and is kept at hand. `internal`: our own data. `unmapped`: a chunk without memory.
-// `taken`: a chunk of addresses that belong to somebody else.
-enum class BlockKind : std::uint32_t {
-  none,
-  slab,
-  large,
-  moved,
-  cached,
-  internal,
-  unmapped,
-  taken
-};
+// `cached`: a large block that was freed and is kept at hand. `internal`: our own data. `unmapped`:
+// a chunk without memory. `taken`: a chunk of addresses that belong to somebody else.
+enum class BlockKind : std::uint32_t { none, slab, large, cached, internal, unmapped, taken };
 
 struct Block {
   PageIndex first = {kNone};
@@ -80,6 +70,7 @@ struct alignas(kPageBytes) ChunkRows {
   std::atomic<std::uint64_t> dirty[kRowWords];       // atomic: any → any
   std::atomic<std::uint64_t> aged[kRowWords];        // atomic: purge sets, release clears
   std::atomic<std::uint32_t> block[kPagesPerChunk];  // atomic: holder of the block → any
+  std::atomic<bool> torn;                            // atomic: the arena's, see Arena::move_block
 };
 
 // Sums over all rows. Right in a quiet arena; after a crash they may be off, so they only advise.
@@ -115,8 +106,13 @@ class Buddy {
   // of the arena is `origin` (matters only for alignments above a chunk). None: no room.
   [[nodiscard]] Block take(PageCount pages, PageCount alignment, BlockKind kind,
                            std::uint64_t origin = 0);
-  // False: no block of that kind starts there, nothing was done.
-  [[nodiscard]] bool give(PageIndex first, BlockKind kind);
+  // For a block that has outgrown its place and may grow on: in the longest run of free chunks.
+  // None: it is not twice as long as the block.
+  [[nodiscard]] Block take_with_room(PageCount pages, BlockKind kind);
+  // The same in the longest run of free chunks that are in memory, at least half of each.
+  [[nodiscard]] Block take_in_memory(PageCount pages, BlockKind kind);
+  // False: no block of that kind starts there, nothing was done. `zero`: all of it reads as zero.
+  [[nodiscard]] bool give(PageIndex first, BlockKind kind, bool zero = false);
   // Changes the length of a block that the caller owns. False: what follows it is not free.
   // `zero` tells whether the pages that were gained read as zero.
   [[nodiscard]] bool resize(PageIndex first, PageCount pages, bool& zero);
@@ -143,10 +139,9 @@ class Buddy {
   bool is_free(PageIndex page) const;
   std::uint32_t free_pages_in(ChunkIndex chunk) const;  // a hint
   // Whether a large object that is in use starts there.
-  bool is_large(PageIndex first) const {
-    const BlockKind kind = kind_at(first);
-    return kind == BlockKind::large || kind == BlockKind::moved;
-  }
+  bool is_large(PageIndex first) const { return kind_at(first) == BlockKind::large; }
+  // How many of these pages, free or just taken, were used since they were last zero.
+  std::uint32_t count_dirty(PageIndex first, std::uint32_t pages) const;
 
   // New chunks, all pages free and zero. Their metadata is zero. Call before they are counted.
   void add_chunks(ChunkIndex first, std::uint32_t count);
@@ -231,6 +226,11 @@ class Buddy {
   }
   std::uint32_t chunk_count() const { return chunk_count_->load(std::memory_order_acquire); }
 
+  Block make_block(PageIndex first, PageCount pages, BlockKind kind);
+  template <class IsWanted>
+  Block take_in_longest_run(PageCount pages, BlockKind kind, std::uint32_t least,
+                            IsWanted&& is_wanted);
+  bool is_free(ChunkIndex chunk) const { return free_pages_in(chunk) == kPagesPerChunk; }  // a hint
   PageIndex take_in_chunk(std::uint32_t pages, std::uint32_t alignment);
   PageIndex take_first_fit(std::uint32_t pages, std::uint32_t alignment);
   PageIndex take_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment);
@@ -238,12 +238,12 @@ class Buddy {
   bool claim(PageIndex first, std::uint32_t pages);
   void note_claimed(PageIndex first, std::uint32_t pages);
   void release(PageIndex first, std::uint32_t pages);
-  std::uint32_t count_dirty(PageIndex first, std::uint32_t pages) const;
   static std::uint32_t at_least_zero(const std::atomic<std::int32_t>& total) {
     const std::int32_t n = total.load(std::memory_order_relaxed);  // a hint
     return n > 0 ? static_cast<std::uint32_t>(n) : 0;
   }
   void mark_dirty(PageIndex first, std::uint32_t pages);
+  void mark_clean(PageIndex first, std::uint32_t pages);
   void recount(PageIndex first, std::uint32_t pages, bool released);
   void learn(ChunkIndex chunk, std::uint32_t seen, std::uint32_t pages, std::uint32_t alignment);
   template <class Visit>

@@ -13,6 +13,11 @@ Block Buddy::take(PageCount pages, PageCount alignment, BlockKind kind, std::uin
   const PageIndex first = in_chunk ? take_in_chunk(pages.v, alignment.v)
                                    : take_over_chunks(pages.v, alignment.v, origin);
   if (first.v == kNone) return {};
+  return make_block(first, pages, kind);
+}
+
+// Of pages that are claimed.
+Block Buddy::make_block(PageIndex first, PageCount pages, BlockKind kind) {
   const bool zero = count_dirty(first, pages.v) == 0;
   // pairs with: give, kind_at. From here on the block is somebody's.
   block_word(first).store(BlockWord::make(kind, pages.v), std::memory_order_release);
@@ -129,6 +134,43 @@ PageIndex Buddy::take_over_chunks(std::uint32_t pages, std::uint64_t alignment,
     return found.v == kNone;
   });
   return found;
+}
+
+// Takes a block at the start of the longest run of chunks for which is_wanted(chunk), if that has
+// at least so many. A block in front of the run may grow, too, and is left as much of it as the new
+// one.
+template <class IsWanted>
+Block Buddy::take_in_longest_run(PageCount pages, BlockKind kind, std::uint32_t least,
+                                 IsWanted&& is_wanted) {
+  struct {
+    std::uint32_t first = 0, count = 0;
+  } longest, run;
+  const std::uint32_t chunks = chunk_count();
+  for (std::uint32_t c = 0; c < chunks; c++) {
+    if (!is_wanted(ChunkIndex{c})) {
+      run = {};
+      continue;
+    }
+    if (run.count++ == 0) run.first = c;
+    if (run.count > longest.count) longest = run;
+  }
+  if (longest.count < least) return {};
+  const bool has_neighbour = longest.first != 0 && !is_free(ChunkIndex{longest.first - 1});
+  const std::uint32_t left = has_neighbour ? (longest.count - chunks_for(pages)) / 2 : 0;
+  const PageIndex first = first_page(ChunkIndex{longest.first + left});
+  return claim(first, pages.v) ? make_block(first, pages, kind) : Block{};
+}
+
+Block Buddy::take_with_room(PageCount pages, BlockKind kind) {
+  return take_in_longest_run(pages, kind, 2 * chunks_for(pages),
+                             [&](ChunkIndex c) { return is_free(c); });
+}
+
+Block Buddy::take_in_memory(PageCount pages, BlockKind kind) {
+  if (dirty_pages() < pages.v / 2) return {};
+  return take_in_longest_run(pages, kind, chunks_for(pages), [&](ChunkIndex c) {
+    return is_free(c) && count_dirty(first_page(c), kPagesPerChunk) >= kPagesPerChunk / 2;
+  });
 }
 
 // A search for `pages` at `alignment` found nothing in the chunk whose summary was `seen`.

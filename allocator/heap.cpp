@@ -30,11 +30,6 @@ constexpr std::uint32_t kMsToEarn = 4;
 // What a thread that ends may leave in its magazines for the next one.
 constexpr Bytes kMostLeft = 256 * kKiB;
 
-// Pages are moved rather than copied from here on; below, a system call costs more than it saves.
-constexpr Bytes kMoveBytes = 256 * kKiB;
-// A block whose pages were moved costs two mappings, of which a process has 65,530.
-constexpr std::uint32_t kMostMovedBlocks = 1000;
-
 enum class ThreadState : std::uint8_t { young, ended };
 
 constinit thread_local std::uint32_t t_calls __attribute__((tls_model("initial-exec"))) = 0;
@@ -270,14 +265,6 @@ void* Heap::take_new_large(Bytes bytes, Bytes alignment, bool& zero) {
 bool Heap::give_large(void* p) {
   forget_sample(p);
   if (keep_recent_large(p)) return true;
-  const PageCount moved = arena.change_kind(p, BlockKind::moved, BlockKind::internal);
-  if (moved.v != 0) {
-    // Pages that were moved here stand for other positions of a mapping, and would never merge
-    // with their neighbours into one again.
-    os::renew_mapping(p, bytes_of(moved));
-    moved_blocks_--;
-    return arena.give_pages(p, BlockKind::internal);
-  }
   if (!arena.give_pages(p, BlockKind::large)) return false;
   maintenance.tick(this_lane(), true);
   return true;
@@ -285,32 +272,42 @@ bool Heap::give_large(void* p) {
 
 void* Heap::resize_large(void* p, Bytes old_bytes, Bytes new_bytes) {
   if (new_bytes > kMostBlockBytes) return nullptr;
-  const bool was_moved = arena.buddy().kind_at(arena.page_of(p)) == BlockKind::moved;
-  const Bytes kept = bytes_of(pages_for(new_bytes));
-  if (was_moved && kept < old_bytes) {
-    os::renew_mapping(static_cast<std::byte*>(p) + kept, old_bytes - kept);
+  const PageCount pages = pages_for(new_bytes);
+  const bool moves = new_bytes > old_bytes && arena.may_move(p);
+  const int saved_errno = errno;
+  void* to = moves ? arena.take_pages_in_memory(p, pages) : nullptr;
+  if (to != nullptr) {
+    to = sampled_large_if_due(to, bytes_of(pages), new_bytes);
+  } else {
+    bool zero = false;
+    if (arena.resize_pages(p, pages, zero)) return p;
+    if (pages.v <= kPagesPerChunk) return nullptr;
+    to = take_large_with_room(new_bytes);
+    if (to == nullptr) return nullptr;
+  }
+  errno = saved_errno;
+  if (moves) {
+    if (!arena.move_block(p, to)) return nullptr;
+    forget_sample(p);
+    maintenance.tick(this_lane(), true);
+  } else {
+    std::memcpy(to, p, old_bytes);
+    if (!give_large(p)) reject(p, "realloc");
+  }
+  return to;
+}
+
+// What has outgrown its place is likely to grow on. That costs addresses, and no memory.
+void* Heap::take_large_with_room(Bytes bytes) {
+  const PageCount pages = pages_for(bytes);
+  const std::uint32_t seen = arena.chunks();
+  void* p = arena.take_pages_with_room(pages);
+  if (p == nullptr && arena.grow(seen, PageCount{2 * pages.v}, kPageBytes)) {
+    p = arena.take_pages_with_room(pages);
   }
   bool zero = false;
-  if (arena.resize_pages(p, pages_for(new_bytes), zero)) return p;
-  if (old_bytes < kMoveBytes || moved_blocks_.load(std::memory_order_relaxed) >= kMostMovedBlocks) {
-    return nullptr;
-  }
-  const int saved_errno = errno;
-  void* const to = take_large(new_bytes, kPageBytes, zero);
-  if (to == nullptr) return nullptr;
-  errno = saved_errno;
-  if (!os::move_pages(p, to, old_bytes)) return nullptr;  // `to` is lost, what p held is not
-  moved_blocks_++;
-  forget_sample(p);
-  // Nobody else knows of either block.
-  if (arena.change_kind(to, BlockKind::large, BlockKind::moved).v == 0) {
-    fatal("realloc(): lost a block");
-  }
-  os::renew_mapping(p, old_bytes);
-  if (was_moved) moved_blocks_--;
-  const BlockKind kind = was_moved ? BlockKind::moved : BlockKind::large;
-  if (!arena.give_pages(p, kind)) reject(p, "realloc");
-  return to;
+  return p != nullptr ? sampled_large_if_due(p, bytes_of(pages), bytes)
+                      : take_new_large(bytes, kPageBytes, zero);
 }
 
 // --- start and fork -----------------------------------------------------------------------------

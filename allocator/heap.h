@@ -87,6 +87,7 @@ class Heap {
 
  private:
   [[gnu::noinline]] void* take_new_large(Bytes bytes, Bytes alignment, bool& zero);
+  void* take_large_with_room(Bytes bytes);
   Lane* lease_slow();
   bool earns_lane();
   Lane* lease();
@@ -105,7 +106,6 @@ class Heap {
   LaneSlabs* shared_ = nullptr;                  // lock: shared_lock_
   bool shared_orphaned_ = false;                 // lock: shared_lock_
   std::atomic<bool> shared_by_threads_ = false;  // atomic: any → any; a lane was leased before
-  std::atomic<std::uint32_t> moved_blocks_ = 0;  // atomic: any → any; blocks of kind `moved`
 };
 
 extern constinit Heap heap;

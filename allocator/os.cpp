@@ -15,17 +15,7 @@
 #include <unistd.h>
 
 #include "bits.h"
-
-#ifndef MAP_FIXED_NOREPLACE
-#define MAP_FIXED_NOREPLACE 0x100000
-#endif
-#ifndef MREMAP_DONTUNMAP
-#define MREMAP_DONTUNMAP 4
-#endif
-#ifndef PR_SET_VMA
-#define PR_SET_VMA 0x53564d41
-#define PR_SET_VMA_ANON_NAME 0
-#endif
+#include "os_parts.h"
 
 namespace ashlar::os {
 
@@ -44,27 +34,6 @@ constexpr std::uintptr_t kWindowsEnd = 0x3fff'ffff'ffff;
 
 constexpr Bytes kSmallestReservation = 8 * kMiB;
 constexpr Bytes kLargestReservation = 64 * kGiB;
-
-class KeepErrno {
- public:
-  KeepErrno() : saved_(errno) {}
-  ~KeepErrno() { errno = saved_; }
-
- private:
-  int saved_;
-};
-
-// Not MAP_NORESERVE: a request that the machine can never fill should fail at once.
-std::byte* map(void* address, Bytes length, int protection, int flags) {
-  const long result =
-      ::syscall(SYS_mmap, address, length, protection, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0L);
-  return result == -1 ? nullptr : reinterpret_cast<std::byte*>(result);
-}
-
-// So that pmap and /proc/PID/maps say whose memory it is. Old kernels refuse; no matter.
-void name_mapping(void* address, Bytes length) {
-  ::syscall(SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, length, "ashlar");
-}
 
 // 64 random bits that the kernel gave this process at exec; no system call.
 std::uint64_t random_bits(unsigned attempt) {
@@ -141,50 +110,6 @@ Region reserve_region(Bytes bytes, unsigned attempt) {
 bool purge(void* address, Bytes length) {
   KeepErrno keep;
   return ::syscall(SYS_madvise, address, length, MADV_DONTNEED) == 0;
-}
-
-// The kernel may refuse after it has unmapped the target, and a kernel that moves several
-// mappings at once (6.17) after it has moved some of them. So the target is unmapped first: what is
-// mapped there afterwards was moved, and the rest is copied.
-bool move_pages(void* from, void* to, Bytes length) {
-  KeepErrno keep;
-  auto* const source = static_cast<std::byte*>(from);
-  auto* const target = static_cast<std::byte*>(to);
-  if (::syscall(SYS_munmap, target, length) != 0) return false;
-  if (::syscall(SYS_mremap, from, length, length, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
-                to) != -1) {
-    return true;
-  }
-  const auto is_mapped = [](std::byte* page) {
-    unsigned char present = 0;
-    return ::syscall(SYS_mincore, page, kPageBytes, &present) == 0;
-  };
-  const auto map_target = [target](Bytes offset, Bytes bytes) {
-    return map(target + offset, bytes, PROT_READ | PROT_WRITE, MAP_FIXED_NOREPLACE) ==
-           target + offset;
-  };
-  if (map_target(0, length)) {  // nothing was moved
-    std::memcpy(target, source, length);
-    return true;
-  }
-  Bytes done = 0;
-  for (; done < length; done += kPageBytes) {
-    if (is_mapped(target + done)) continue;
-    if (!map_target(done, kPageBytes)) break;
-    std::memcpy(target + done, source + done, kPageBytes);
-  }
-  if (done == length) return true;
-  for (done = 0; done < length; done += kPageBytes) {
-    if (is_mapped(target + done)) std::memcpy(source + done, target + done, kPageBytes);
-  }
-  return false;
-}
-
-void renew_mapping(void* address, Bytes length) {
-  KeepErrno keep;
-  if (map(address, length, PROT_READ | PROT_WRITE, MAP_FIXED) != nullptr) {
-    name_mapping(address, length);
-  }
 }
 
 void forbid_huge_pages(void* address, Bytes length) {

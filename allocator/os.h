@@ -70,10 +70,14 @@ void ask_for_huge_pages(void* address, Bytes length);
 Bytes huge_page_bytes(const void* address, Bytes length);
 
 // Moves the pages of [from, from + length) to [to, to + length), without copying where the kernel
-// can. Both ranges stay mapped; what the source reads as afterwards is not said. False: the source
-// is as it was, and [to, to + length) may be mapped only in parts: do not use it again.
-[[nodiscard]] bool move_pages(void* from, void* to, Bytes length);
-// Replaces a range that move_pages() left behind by one that merges with its neighbours.
+// can. Both ranges stay mapped.
+enum class Move {
+  failed,    // the source is as it was; the target may be mapped only in parts: do not use it again
+  done,      // the source is new and zero
+  exchanged  // as was wanted: the target's pages are the source's now
+};
+[[nodiscard]] Move move_pages(void* from, void* to, Bytes length, bool exchange);
+// Replaces a range by a new one, which merges with its neighbours and is zero.
 void renew_mapping(void* address, Bytes length);
 
 // Bytes of [address, address + length) that are in memory now.

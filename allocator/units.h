@@ -52,6 +52,9 @@ constexpr PageIndex first_page(ChunkIndex chunk) { return {chunk.v * kPagesPerCh
 constexpr PageCount pages_for(Bytes bytes) {
   return {static_cast<std::uint32_t>((bytes + kPageBytes - 1) / kPageBytes)};
 }
+constexpr std::uint32_t chunks_for(PageCount pages) {
+  return (pages.v + kPagesPerChunk - 1) / kPagesPerChunk;
+}
 constexpr Bytes bytes_of(PageCount pages) { return Bytes{pages.v} * kPageBytes; }
 
 }  // namespace ashlar

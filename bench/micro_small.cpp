@@ -96,6 +96,28 @@ void grow_large() {
   });
 }
 
+// Two blocks in each other's way, all of whose pages were written, grow by a quarter. One
+// operation: a realloc, and nothing else.
+void grow_written() {
+  add_timed_row("realloc/64M", 4, [](benchmark::State& state) {
+    constexpr std::size_t kBytes = 64 * kMiB, kPage = 4 * kKiB;
+    std::array<char*, 2> blocks;
+    for (auto _ : state) {
+      for (char*& block : blocks) {
+        block = static_cast<char*>(heap.malloc(kBytes));
+        for (std::size_t at = 0; at < kBytes; at += kPage) write_word(block, at);
+      }
+      const Stopwatch watch(kCpuTime);
+      for (char*& block : blocks) {
+        block = static_cast<char*>(heap.realloc(block, kBytes + kBytes / 4));
+      }
+      state.SetIterationTime(watch.elapsed_s());
+      for (char* block : blocks) heap.free(block);
+    }
+    report(state, blocks.size());
+  });
+}
+
 }  // namespace
 
 void add_small_rows() {
@@ -125,6 +147,7 @@ void add_small_rows() {
   grow_small<1>("realloc/16-12K");
   grow_small<2>("realloc_in_turns/16-12K");
   grow_large();
+  grow_written();
 }
 
 }  // namespace ashlar::bench

@@ -19,8 +19,7 @@ PageUse use_of(BlockKind kind) {
   switch (kind) {
     case BlockKind::none: return PageUse::free;
     case BlockKind::slab: return PageUse::slab;
-    case BlockKind::large:
-    case BlockKind::moved: return PageUse::large;
+    case BlockKind::large: return PageUse::large;
     case BlockKind::cached: return PageUse::cached;
     case BlockKind::internal: return PageUse::internal;
     case BlockKind::unmapped:

@@ -2,6 +2,8 @@
 // The buddy beside a model: a map of blocks, and a flag a page for "may be dirty".
 #include "buddy.h"
 
+#include <algorithm>
+#include <functional>
 #include <map>
 
 #include "property.h"
@@ -20,10 +22,10 @@ struct Model {
       taken[i] = true;
     }
   }
-  void give(std::uint32_t first, std::uint32_t count) {
+  void give(std::uint32_t first, std::uint32_t count, bool zero = false) {
     for (std::uint32_t i = first; i < first + count; i++) {
       taken[i] = false;
-      dirty[i] = true;
+      dirty[i] = !zero;
     }
   }
   bool is_zero(std::uint32_t first, std::uint32_t count) const {
@@ -41,6 +43,18 @@ struct Model {
         return true;
     }
     return false;
+  }
+
+  // Whether so many chunks in a row are free, of each at least so many pages dirty.
+  bool has_free_run(std::uint64_t chunks, std::uint32_t least_dirty) const {
+    std::uint32_t run = 0;
+    for (std::uint32_t at = 0; at < pages && run < chunks; at += kPagesPerChunk) {
+      const auto end = at + kPagesPerChunk;
+      const bool free = std::none_of(taken.begin() + at, taken.begin() + end, std::identity{});
+      const auto dirty_pages = std::count(dirty.begin() + at, dirty.begin() + end, true);
+      run = free && dirty_pages >= least_dirty ? run + 1 : 0;
+    }
+    return run >= chunks;
   }
 
   std::uint32_t pages;
@@ -75,10 +89,28 @@ void run(const Shape& shape, Random& random) {
       const BlockKind other = info.second == BlockKind::large ? BlockKind::slab : BlockKind::large;
       REQUIRE(!pages.give(first, other));
       if (info.first > 1) REQUIRE(!pages.give(first + info.first - 1, info.second));
-      REQUIRE(pages.give(first, info.second));
+      const bool zero = random.chance(10);
+      REQUIRE(pages.buddy.give(PageIndex{first}, info.second, zero));
       REQUIRE(!pages.give(first, info.second));
-      model.give(first, info.first);
+      model.give(first, info.first, zero);
       blocks.erase(block);
+    } else if (what < 45 && !blocks.empty()) {
+      const std::uint32_t count = random.up_to(shape.most_pages);
+      const bool in_memory = random.chance(50);
+      trace.step("take %u %s", count, in_memory ? "in memory" : "with room");
+      const Block block = in_memory
+                              ? pages.buddy.take_in_memory(PageCount{count}, BlockKind::large)
+                              : pages.buddy.take_with_room(PageCount{count}, BlockKind::large);
+      const std::uint64_t chunks = divide_up(count, kPagesPerChunk);
+      REQUIRE(static_cast<bool>(block) == (in_memory
+                                               ? model.has_free_run(chunks, kPagesPerChunk / 2)
+                                               : model.has_free_run(2 * chunks, 0)));
+      if (block) {
+        REQUIRE(block.first.v % kPagesPerChunk == 0);
+        REQUIRE(block.zero == model.is_zero(block.first.v, count));
+        model.take(block.first.v, count);
+        blocks[block.first.v] = {count, BlockKind::large};
+      }
     } else if (what < 70 || blocks.empty()) {
       const bool fixed = shape.fixed_pages != 0 && random.chance(50);
       const std::uint32_t count = fixed ? shape.fixed_pages : random.up_to(shape.most_pages);

@@ -62,6 +62,44 @@ TEST_CASE("a block starts at a multiple of its alignment") {
   }
 }
 
+TEST_CASE("a block with room lies in a run of free chunks twice as long, or nowhere") {
+  BuddyGround pages(8);
+  const auto take = [&](std::uint32_t count) {
+    return pages.buddy.take_with_room(PageCount{count}, BlockKind::large).first.v;
+  };
+  CHECK(take(4 * 512 + 1) == kNone);
+  CHECK(take(4 * 512) == 0);
+  CHECK(take(2 * 512) == 5 * 512);  // one chunk more for each of the two
+  CHECK(take(1) == kNone);
+  CHECK(sound(pages.buddy.check_invariants()) == "");
+}
+
+TEST_CASE("a block in memory lies in the longest run of free chunks that are") {
+  BuddyGround pages(8);
+  const std::uint32_t wall = pages.take(512);
+  const std::uint32_t clean = pages.take(3 * 512);
+  const std::uint32_t dirty = pages.take(2 * 512);
+  CHECK(pages.buddy.give(PageIndex{clean}, BlockKind::large, true));
+  CHECK(pages.give(dirty));
+  const auto take = [&](std::uint32_t count) {
+    return pages.buddy.take_in_memory(PageCount{count}, BlockKind::large).first.v;
+  };
+  CHECK(wall == 0);
+  CHECK(take(2 * 512 + 1) == kNone);
+  CHECK(take(2 * 512) == dirty);
+  CHECK(take(1) == kNone);
+  CHECK(sound(pages.buddy.check_invariants()) == "");
+}
+
+TEST_CASE("pages that were given back as zero are") {
+  BuddyGround pages(1);
+  CHECK(pages.give(pages.take(100)));
+  CHECK(!pages.buddy.take(PageCount{100}, PageCount{1}, BlockKind::large).zero);
+  CHECK(pages.buddy.give(PageIndex{0}, BlockKind::large, true));
+  CHECK(pages.buddy.dirty_pages() == 0);
+  CHECK(pages.buddy.take(PageCount{100}, PageCount{1}, BlockKind::large).zero);
+}
+
 TEST_CASE("the fullest chunk with room serves") {
   BuddyGround pages(3);
   CHECK(pages.take(300) == 0);

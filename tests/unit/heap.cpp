@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <fstream>
 #include <set>
 #include <thread>
 
@@ -233,6 +234,64 @@ TEST_CASE("a large object is resized in place while there is room, and moved whe
   }
   CHECK(heap.give_large(p));
   CHECK(heap.give_large(wall));
+  CHECK(broken() == "");
+}
+
+TEST_CASE(
+    "large objects that grow in turns are moved seldom, keep their contents and their pages") {
+  constexpr Bytes kLeast = 2 * kMiB, kMost = 40 * kMiB, kStep = 256 * kKiB;
+  const auto purge_ms = options.purge_ms;
+  options.purge_ms = -1;
+  std::byte* objects[2];
+  for (std::byte*& p : objects) p = static_cast<std::byte*>(take_large(kLeast));
+  std::uint32_t moves = 0;
+  for (Bytes bytes = kLeast; bytes < kMost; bytes += kStep) {
+    for (std::byte*& p : objects) {
+      p[bytes - 1] = std::byte{7};
+      auto* const grown = static_cast<std::byte*>(heap.resize_large(p, bytes, bytes + kStep));
+      REQUIRE(grown != nullptr);
+      moves += grown != p ? 1 : 0;
+      p = grown;
+    }
+  }
+  CHECK(moves <= 12);  // of 304: when the size has doubled
+  for (std::byte* p : objects) {
+    for (Bytes at = kLeast; at < kMost; at += kStep) REQUIRE(p[at - 1] == std::byte{7});
+    const Bytes resident = os::resident_bytes(p, kMost);
+    CHECK(heap.give_large(p));
+    CHECK(os::resident_bytes(p, kMost) == resident);
+  }
+  options.purge_ms = purge_ms;
+  CHECK(broken() == "");
+}
+
+TEST_CASE("what moved pages leave is a mapping of one piece again after a trim") {
+  const auto mappings = [] {
+    std::ifstream maps("/proc/self/maps");
+    const auto begin = reinterpret_cast<std::uintptr_t>(arena.data());
+    int count = 0;
+    for (std::string line; std::getline(maps, line);) {
+      count += std::stoull(line, nullptr, 16) - begin < arena.data_bytes() ? 1 : 0;
+    }
+    return count;
+  };
+  maintenance.trim();
+  const int before = mappings();
+  std::byte* objects[20];
+  for (std::byte*& p : objects) p = static_cast<std::byte*>(take_large(3 * kMiB));
+  for (std::byte*& p : objects) {
+    std::memset(p, 5, 3 * kMiB);
+    auto* const moved = static_cast<std::byte*>(heap.resize_large(p, 3 * kMiB, 6 * kMiB));
+    REQUIRE(moved != nullptr);
+    p = moved;
+  }
+  CHECK(mappings() > before + 10);
+  for (std::byte* p : objects) {
+    CHECK(std::all_of(p, p + 3 * kMiB, [](std::byte b) { return b == std::byte{5}; }));
+    CHECK(heap.give_large(p));
+  }
+  maintenance.trim();
+  CHECK(mappings() <= before + 2);
   CHECK(broken() == "");
 }
 

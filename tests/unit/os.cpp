@@ -71,37 +71,48 @@ TEST_CASE("purged pages read as zero") {
   CHECK(is_filled(ground.base() + 3 * kPageBytes, kPageBytes, 1));
 }
 
-TEST_CASE("moved pages keep their contents and leave zeros behind") {
-  const Ground ground(2 * kChunkBytes);
-  std::byte* const from = ground.base();
-  std::byte* const to = ground.base() + kChunkBytes;
-  std::memset(from, 1, kChunkBytes);
-  std::memset(to, 2, kChunkBytes);
-  if (os::move_pages(from, to, kMiB)) {
-    CHECK(is_filled(to, kMiB, 1));
-    CHECK(is_zero(from, kMiB));
-    os::renew_mapping(from, kMiB);
+TEST_CASE("moved pages keep their contents and leave zeros behind, or what was at their target") {
+  for (const bool exchange : {false, true}) {
+    const Ground ground(2 * kChunkBytes);
+    std::byte* const from = ground.base();
+    std::byte* const to = ground.base() + kChunkBytes;
+    std::memset(from, 1, kChunkBytes);
+    std::memset(to, 2, kChunkBytes);
+    const os::Move moved = os::move_pages(from, to, kMiB, exchange);
+    CHECK(is_filled(to, kMiB, moved == os::Move::failed ? 2 : 1));
+    switch (moved) {
+      case os::Move::failed: CHECK(is_filled(from, kMiB, 1)); break;
+      case os::Move::done: CHECK(is_zero(from, kMiB)); break;
+      case os::Move::exchanged:
+        CHECK(exchange);
+        CHECK(is_filled(from, kMiB, 2));
+        break;
+    }
     std::memset(from, 3, kMiB);
-  } else {
-    CHECK(is_filled(from, kMiB, 1));
-    CHECK(is_filled(to, kMiB, 2));
+    CHECK(is_filled(from + kMiB, kMiB, 1));
+    CHECK(is_filled(to + kMiB, kMiB, 2));
   }
-  CHECK(is_filled(to + kMiB, kMiB, 2));
 }
 
 TEST_CASE("a move of several mappings is done, or nothing is") {
   // Kernels before 6.17 move one mapping only, and find out after they have unmapped the target.
-  const Ground ground(2 * kChunkBytes);
-  std::byte* const from = ground.base();
-  std::byte* const to = ground.base() + kChunkBytes;
-  std::memset(from, 1, kChunkBytes);
-  std::memset(to, 2, kChunkBytes);
-  REQUIRE(::madvise(from + kMiB, kMiB, MADV_DONTFORK) == 0);  // now it is two
-  const bool moved = os::move_pages(from, to, kChunkBytes);
-  unsigned char present[kPagesPerChunk];
-  REQUIRE(::mincore(to, kChunkBytes, present) == 0);  // mapped
-  CHECK(is_filled(to, kChunkBytes, moved ? 1 : 2));
-  if (!moved) CHECK(is_filled(from, kChunkBytes, 1));
+  for (const bool exchange : {false, true}) {
+    const Ground ground(2 * kChunkBytes);
+    std::byte* const from = ground.base();
+    std::byte* const to = ground.base() + kChunkBytes;
+    std::memset(from, 1, kChunkBytes);
+    std::memset(to, 2, kChunkBytes);
+    REQUIRE(::madvise(from + kMiB, kMiB, MADV_DONTFORK) == 0);  // now it is two
+    const bool moved = os::move_pages(from, to, kChunkBytes, exchange) != os::Move::failed;
+    unsigned char present[kPagesPerChunk];
+    REQUIRE(::mincore(to, kChunkBytes, present) == 0);  // mapped
+    if (moved) {
+      CHECK(is_filled(to, kChunkBytes, 1));
+    } else {
+      CHECK(is_filled(from, kChunkBytes, 1));
+    }
+    REQUIRE(::mincore(from, kChunkBytes, present) == 0);
+  }
 }
 
 TEST_CASE("resident bytes are those that were touched") {
