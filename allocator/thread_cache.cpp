@@ -28,11 +28,6 @@ constexpr Bytes kMostBytes = 64 * kKiB;
 // Stacks below this, those of the larger classes, grow also when they are exchanged.
 constexpr std::uint32_t kBriskSlots = 8;
 
-// Of these classes nothing is in `take`: malloc's slow path pops from `give`. With two stacks, a
-// program that has one such object at a time would use all slots of a stack in turn, and none of
-// them would still be in its first cache.
-constexpr bool is_coarse(ClassIndex c) { return size_class(c).slab_bytes > kUnitBytes; }
-
 constexpr std::uint32_t slots_in(Bytes bytes, const SizeClass& c) {
   const auto fit = static_cast<std::uint32_t>(bytes / c.slot_bytes);
   return fit < kLeastSlots ? kLeastSlots : fit > kMostSlots ? kMostSlots : fit;
@@ -199,17 +194,16 @@ void tick(Lane& lane) {
   Magazine& m = lane.magazine[c.v];
   m.used = true;
   const bool sampled = is_sample(lane, c);
-  // Each slot of a coarse class is handed out in a slow path, and drawn for there.
   const std::uint32_t others = m.capacity - 1u;
-  const std::uint32_t before = is_coarse(c) ? others : slots_before_sample(lane, c, others);
+  const std::uint32_t before = slots_before_sample(lane, c, others);
   const std::uint32_t want = 1 + before;
   for (;;) {
     const std::uint32_t seen = arena.chunks();
-    const Stack base = is_coarse(c) ? m.give_base : m.take_base;
+    const Stack base = m.take_base;
     const std::uint32_t taken = arena.take_slots(lane.slabs, c, base, want);
     if (taken != 0) {
       if (taken == want && before < others) m.next_sample = NextSample::when_dry;
-      (is_coarse(c) ? m.give : m.take) = base + taken - 1;
+      m.take = base + taken - 1;
       return noted(base[taken - 1], c, requested, sampled);
     }
     const PageCount slab = pages_for(size_class(c).slab_bytes);
@@ -230,11 +224,6 @@ void tick(Lane& lane) {
   m.used = true;
   m.give_end = m.give_base + m.capacity;  // see purge_stacks()
   if (m.give != m.give_end && !undrawn) return;
-  if (is_coarse(c)) {
-    flush_stack(lane, c, m.give_base, m.give);
-    m.give = m.give_base;
-    return grow_magazine(lane, c);
-  }
   if (m.take != m.take_base || m.capacity == 0) {
     const Stack top = m.take;
     m.take = m.take_base;
@@ -344,12 +333,6 @@ void* take_slow(Bytes requested, ClassIndex c) {
   if (at_mark) m.take = m.take - 1;
   if (m.reclaimed != 0) [[unlikely]]
     settle_slow(m);
-  if (is_coarse(c)) {
-    if (m.give == m.give_base) return refill_slow(*lane, c, requested);
-    const Stack top = m.give;
-    m.give = top - 1;
-    return noted(top[-1], c, requested, is_sample(*lane, c));
-  }
   const bool dry = m.take == m.take_base;
   if (dry && m.give != m.give_base) {
     m.used = true;
