@@ -73,21 +73,25 @@ void Maintenance::tick(Lane* lane, bool large) {
   if (thread_runs()) return notice_activity();
   const std::uint64_t now = os::now_ms();
   if (lane != nullptr) tick_lane(*lane, now);
-  const std::uint32_t dirty = arena.buddy().dirty_pages();
-  if (dirty < least_dirty_) least_dirty_ = dirty;
+  const auto pages = [] {
+    return Sawtooth::Pages{arena.buddy().used_pages(), arena.buddy().dirty_pages()};
+  };
+  const auto are_too_many = [&] { return bytes_of(PageCount{pages().dirty}) > allowance(); };
+  sawtooth_.note(pages());
   const bool settled = large || lane == nullptr || lane->drain.has_settled(now);
-  const bool excess = settled && bytes_of(PageCount{dirty}) > allowance();
+  const bool excess = settled && are_too_many();
   if (!excess && now < due_ms_.load(std::memory_order_relaxed)) return;  // a hint
   if (purging_.exchange(true)) return;                                   // somebody else does it
-  if (excess && !is_sawtooth(now, dirty)) {
+  if (excess) sawtooth_.judge(pages(), now, static_cast<std::uint64_t>(options.purge_ms));
+  if (excess && are_too_many()) {
     arena.purge(Arena::Purge::soon);
-    least_dirty_ = arena.buddy().dirty_pages();
+    sawtooth_.begin(pages());
   } else if (now >= due_ms_.load(std::memory_order_relaxed)) {  // under purging_
     arena.purge(Arena::Purge::aged);
     const std::uint64_t half_period = static_cast<std::uint64_t>(options.purge_ms) / 2;
     due_ms_.store(arena.purge_pass_ended() ? now + half_period : now + 1,
                   std::memory_order_relaxed);  // a hint
-    if (arena.purge_pass_ended()) kept_for_sawtooth_ = kept_for_sawtooth_ / 2;
+    if (arena.purge_pass_ended()) sawtooth_.forget();
   }
   purging_.store(false);
 }
@@ -119,22 +123,7 @@ void Maintenance::tick_lane(Lane& lane, std::uint64_t now) {
 // How many free pages may stay dirty until they age.
 Bytes Maintenance::allowance() const {
   const Bytes usual = kLeastDirty + bytes_of(PageCount{arena.buddy().used_pages() / kDirtyPart});
-  return usual + kept_for_sawtooth_;
-}
-
-// Whether the program is about to need again what it freed: of the pages that were freed since the
-// last excess, not long ago, half were taken since then too. Then that much is kept. (Under
-// purging_.)
-bool Maintenance::is_sawtooth(std::uint64_t now, std::uint32_t dirty) {
-  const std::uint32_t used = arena.buddy().used_pages();
-  const bool recent = now - excess_ms_ < static_cast<std::uint64_t>(options.purge_ms);
-  const std::uint32_t freed = dirty - least_dirty_;
-  const std::uint32_t shrunk = excess_used_ > used ? excess_used_ - used : 0;
-  const bool sawtooth = recent && shrunk < freed / 2;
-  excess_ms_ = now;
-  excess_used_ = used;
-  if (sawtooth) kept_for_sawtooth_ = bytes_of(PageCount{dirty + dirty / 2});
-  return sawtooth;
+  return usual + sawtooth_.kept();
 }
 
 bool Maintenance::trim() {

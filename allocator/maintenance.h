@@ -19,6 +19,7 @@
 #include <atomic>
 
 #include "memory_limit.h"
+#include "sawtooth.h"
 #include "thread_cache.h"
 
 namespace ashlar {
@@ -69,7 +70,6 @@ class Maintenance {
   void tell_of_shortage();
   void tick_lane(Lane& lane, std::uint64_t now);
   Bytes allowance() const;
-  bool is_sawtooth(std::uint64_t now, std::uint32_t dirty);
   std::uint32_t half_period_ms() const;
   void wake();
 
@@ -77,10 +77,7 @@ class Maintenance {
   Shortage told_ = Shortage::none;             // thread: what the program was told last
   std::atomic<std::uint64_t> due_ms_ = 0;      // atomic: any → any; when pages may be due
   std::atomic<bool> purging_ = false;          // atomic: any → any; somebody purges free pages
-  std::uint64_t excess_ms_ = 0;                // lock: purging_; when pages were last too many
-  std::uint32_t excess_used_ = 0;              // lock: purging_; pages in use then
-  Owned<std::uint32_t> least_dirty_;           // any: free dirty pages at least since then; advice
-  Owned<Bytes> kept_for_sawtooth_;             // lock: purging_; a hint to others
+  Sawtooth sawtooth_;                          // lock: purging_, or advice
   std::atomic<Thread> thread_ = Thread::none;  // atomic: any → any
   std::atomic<std::uint32_t> wakeups_ = 0;     // atomic: counts; the thread sleeps on it
   std::atomic<Watch> watch_ = Watch::stirred;  // atomic: thread ↔ slow paths
