@@ -5,6 +5,37 @@
 
 namespace ashlar::shm {
 
+namespace {
+
+// The pages of [at, at + bytes).
+constexpr Bytes pages_of_range(Offset at, Bytes bytes) {
+  return bytes == 0 ? 0 : align_up(at + bytes, kPageBytes) - align_down(at, kPageBytes);
+}
+
+// What has memory, of all that lies before the data and behind it.
+Bytes metadata_bytes(const ashlar_shm& arena) {
+  const Geometry& g = arena.segment.geometry();
+  const Bytes handles = arena.state().handles_backed.load() * sizeof(HandleWord);
+  if (arena.segment.fixed_size()) return g.data + handles;
+  Bytes bytes = Geometry::kLaneCursors + handles +
+                pages_of_range(Geometry::kLaneCursors, arena.lanes_end() * sizeof(LaneCursors));
+  constexpr std::uint32_t kInPage = kPageBytes / sizeof(LaneHandles);
+  for (std::uint32_t page = 0; page < kLanes / kInPage; page++) {
+    bool backed = false;
+    for (std::uint32_t i = 0; i < kInPage; i++) {
+      backed = backed || arena.lane(page * kInPage + i).pins_end.load() != 0;
+    }
+    if (backed) bytes += kPageBytes;
+  }
+  const std::uint32_t chunks = arena.pages.chunks();
+  return bytes + pages_of_range(Geometry::kChunkWords, chunks * sizeof(ChunkWord)) +
+         pages_of_range(g.table, chunks * Geometry::kTableBytesPerChunk) +
+         pages_of_range(g.summaries, chunks * Geometry::kSummaryBytesPerChunk) +
+         pages_of_range(g.chunk_metadata, chunks * sizeof(SharedChunk));
+}
+
+}  // namespace
+
 void collect_stats(ashlar_shm& arena, ashlar_shm_stats& stats) {
   arena.pages.refresh();
   stats = ashlar_shm_stats{};
@@ -44,10 +75,8 @@ void collect_stats(ashlar_shm& arena, ashlar_shm_stats& stats) {
   stats.free_pages = counts.free_pages * kPageBytes;
   stats.longest_run = Bytes{counts.longest_run} * kPageBytes;
   stats.max_bytes = Bytes{arena.segment.max_chunks()} * kChunkBytes;
-  constexpr Bytes kPerChunk = sizeof(ChunkWord) + Geometry::kTableBytesPerChunk +
-                              Geometry::kSummaryBytesPerChunk + sizeof(SharedChunk);
-  stats.metadata = Geometry::kChunkWords + chunks * kPerChunk +
-                   arena.state().handles_backed.load() * sizeof(HandleWord);
+  if (arena.segment.fixed_size()) stats.mapped = stats.max_bytes;
+  stats.metadata = metadata_bytes(arena);
   stats.quota = arena.state().quota.load();
   stats.recoveries = arena.state().recoveries.load();
   stats.bad_frees = arena.state().bad_frees.load();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The C interface: what each call does, what it refuses, and who may die or leave when.
+#include <barrier>
 #include <cerrno>
 #include <thread>
 
@@ -347,6 +348,35 @@ TEST_CASE("an arena grows to its maximum, says ENOMEM, and gives empty chunks ba
   REQUIRE(::fstat(ashlar_shm_fd(arena), &status) == 0);
   CHECK(status.st_blocks * 512 < 6 * static_cast<off_t>(kMiB));
   CHECK(arena.broken() == "");
+}
+
+TEST_CASE("what an arena says that it takes is what its file takes") {
+  for (const unsigned flags : {0, static_cast<int>(ASHLAR_SHM_FIXED_SIZE)}) {
+    CAPTURE(flags);
+    Shared arena(anonymous(64 * kMiB, flags));
+    const auto said_less_taken = [&] {
+      struct stat file;
+      REQUIRE(::fstat(ashlar_shm_fd(arena), &file) == 0);
+      const ashlar_shm_stats stats = arena.stats();
+      return static_cast<off_t>(stats.mapped + stats.metadata) - file.st_blocks * 512;
+    };
+    CHECK(said_less_taken() == 0);
+    void* const large = arena.take(10 * kMiB);
+    CHECK(said_less_taken() == 0);
+    std::vector<std::thread> threads;
+    std::barrier all_have_lanes(6);
+    for (int i = 0; i < 6; i++) {
+      threads.emplace_back([&arena, &all_have_lanes, i] {
+        ashlar_shm_malloc(arena, 64);
+        all_have_lanes.arrive_and_wait();
+        if (i % 3 == 0) ashlar_shm_handle_alloc(arena, 100);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK(said_less_taken() == 0);
+    ashlar_shm_free(arena, large);
+    CHECK(said_less_taken() == 0);
+  }
 }
 
 TEST_CASE("an arena of fixed size has its memory from the start, and keeps it") {

@@ -11,9 +11,10 @@
 //                     keep plain pointers, and do not compile or do not work
 //   shm_resource      std::pmr, for objects of one process
 //
-// Failures throw std::system_error with the errno of the C call, or std::bad_alloc where there is no
-// memory, whatever the reason. Threads, signals and fork: as in <ashlar/shm.h>; an object of a class
-// here is one thread's at a time, as usual, but allocators and resources may be used by several.
+// Failures throw std::system_error with the errno of the C call, or std::bad_alloc where there is
+// no memory, whatever the reason. Threads, signals and fork: as in <ashlar/shm.h>; an object of a
+// class here is one thread's at a time, as usual, but allocators and resources may be used by
+// several.
 #ifndef ASHLAR_SHM_HPP
 #define ASHLAR_SHM_HPP
 
