@@ -235,6 +235,7 @@ class Buddy {
   PageIndex take_first_fit(std::uint32_t pages, std::uint32_t alignment);
   PageIndex take_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment);
   PageIndex take_over_chunks(std::uint32_t pages, std::uint64_t alignment, std::uint64_t origin);
+  bool is_run_free(PageIndex first, std::uint32_t pages) const;
   bool claim(PageIndex first, std::uint32_t pages);
   void note_claimed(PageIndex first, std::uint32_t pages);
   void release(PageIndex first, std::uint32_t pages);

@@ -85,6 +85,14 @@ struct RowCopy {
     return kNone;
   }
 
+  // Free pages at the chunk's end.
+  std::uint32_t tail() const {
+    std::uint32_t w = kRowWords;
+    while (w > 0 && word[w - 1] == ~std::uint64_t{0}) w--;
+    const auto part = w == 0 ? 0 : static_cast<std::uint32_t>(std::countl_one(word[w - 1]));
+    return (kRowWords - w) * 64 + part;
+  }
+
   std::uint32_t longest_run() const {
     std::uint32_t longest = 0;
     for (std::uint32_t at = next(0, true); at < kPagesPerChunk;) {

@@ -6,12 +6,22 @@
 
 namespace ashlar {
 
+namespace {
+
+// Blocks of so many pages start at a chunk, so that whole page tables of theirs can be moved. It
+// wastes an eighth at most.
+constexpr std::uint32_t kStartsAtChunk = 8 * kPagesPerChunk;
+
+}  // namespace
+
 Block Buddy::take(PageCount pages, PageCount alignment, BlockKind kind, std::uint64_t origin) {
   ASHLAR_ASSERT(pages.v > 0 && pages.v <= BlockWord::kPagesMask);
   ASHLAR_ASSERT(is_power_of_two(alignment.v));
   const bool in_chunk = pages.v <= kPagesPerChunk && alignment.v <= kPagesPerChunk;
-  const PageIndex first = in_chunk ? take_in_chunk(pages.v, alignment.v)
-                                   : take_over_chunks(pages.v, alignment.v, origin);
+  const std::uint32_t least = pages.v >= kStartsAtChunk ? kPagesPerChunk : 1;
+  const PageIndex first =
+      in_chunk ? take_in_chunk(pages.v, alignment.v)
+               : take_over_chunks(pages.v, alignment.v > least ? alignment.v : least, origin);
   if (first.v == kNone) return {};
   return make_block(first, pages, kind);
 }
@@ -110,28 +120,52 @@ PageIndex Buddy::take_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t al
   }
 }
 
-// Whole chunks in a row and the head of the one behind them. First fit: such blocks are rare and
-// the rows of whole chunks need not be read.
+// A hint: claim() decides, and is slow to find out.
+bool Buddy::is_run_free(PageIndex first, std::uint32_t pages) const {
+  bool free = true;
+  for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t position, std::uint32_t count) {
+    const ChunkRows& row = rows(at);
+    for_each_word(position, count, [&](std::uint32_t w, std::uint64_t mask) {
+      free &= (row.free[w].load(std::memory_order_relaxed) & mask) == mask;
+    });
+  });
+  return free;
+}
+
+// First fit. One chunk has at least half of the block, or all of its own pages: there the run is
+// found, which may begin in the chunk before it.
 PageIndex Buddy::take_over_chunks(std::uint32_t pages, std::uint64_t alignment,
                                   std::uint64_t origin) {
-  const std::uint32_t chunks = chunk_count();
-  const auto needed = static_cast<std::uint32_t>(divide_up(pages, kPagesPerChunk));
-  const auto pages_in = [&](std::uint32_t i) {  // of the block, in its chunk i
-    const std::uint32_t rest = pages - i * kPagesPerChunk;
-    return rest < kPagesPerChunk ? rest : kPagesPerChunk;
-  };
+  const std::uint32_t half = (pages + 1) / 2;
+  const std::uint32_t piece = half < kPagesPerChunk ? half : kPagesPerChunk;
   PageIndex found{kNone};
-  for_each_candidate(pages_in(0), 1, [&](ChunkIndex chunk, Summary) {
-    if (chunk.v + needed > chunks) return false;
-    const PageIndex first = first_page(chunk);
-    if ((origin + first.v) % alignment != 0) return true;
-    for (std::uint32_t i = 0; i < needed; i++) {
-      // A hint: claim() decides.
-      const auto s = Summary::of(summaries_[chunk.v + i].load(std::memory_order_relaxed));
-      if (s.free < pages_in(i)) return true;
+  const auto take_at = [&](std::uint32_t page) {
+    const std::uint64_t first = align_up(origin + page, alignment) - origin;
+    if (first + pages > std::uint64_t{chunk_count()} * kPagesPerChunk) return false;
+    const PageIndex at{static_cast<std::uint32_t>(first)};
+    if (!is_run_free(at, pages) || !claim(at, pages)) return false;
+    found = at;
+    return true;
+  };
+  // So many chunks are all its own, wherever it begins: the summaries tell.
+  const std::uint32_t whole =
+      (pages < kPagesPerChunk ? 0 : pages - (kPagesPerChunk - 1)) / kPagesPerChunk;
+  for_each_candidate(piece, 1, [&](ChunkIndex chunk, Summary) {
+    if (chunk.v + whole > chunk_count()) return false;
+    for (std::uint32_t i = 0; i < whole; i++) {
+      if (!is_free(ChunkIndex{chunk.v + i})) return true;
     }
-    if (claim(first, pages)) found = first;
-    return found.v == kNone;
+    // pairs with: recount, as in take_in
+    const std::uint32_t seen = summaries_[chunk.v].load(std::memory_order_acquire);
+    const RowCopy row(rows(chunk).free);
+    if (row.longest_run() < piece) {
+      learn(chunk, seen, piece, 1);
+      return true;
+    }
+    const std::uint32_t begin = first_page(chunk).v;
+    const std::uint32_t before =
+        chunk.v == 0 ? 0 : RowCopy(rows(ChunkIndex{chunk.v - 1}).free).tail();
+    return !take_at(begin - before) && !take_at(begin + kPagesPerChunk - row.tail());
   });
   return found;
 }

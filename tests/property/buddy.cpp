@@ -32,15 +32,15 @@ struct Model {
     return std::none_of(dirty.begin() + first, dirty.begin() + first + count,
                         [](bool d) { return d; });
   }
-  // Whether a block would fit: within a chunk if it can, else from a chunk's first page.
+  // Whether a block would fit: within a chunk if it can; a large one from a chunk's first page.
   bool fits(std::uint32_t count, std::uint32_t alignment, std::uint64_t origin) const {
     const bool in_chunk = count <= kPagesPerChunk && alignment <= kPagesPerChunk;
+    if (count >= 8 * kPagesPerChunk) alignment = std::max(alignment, kPagesPerChunk);
     std::uint32_t run = 0;  // free pages from here on
     for (std::uint32_t i = pages; i-- > 0;) {
       run = taken[i] ? 0 : run + 1;
       if (run < count || (origin + i) % alignment != 0) continue;
-      if (in_chunk ? i % kPagesPerChunk + count <= kPagesPerChunk : i % kPagesPerChunk == 0)
-        return true;
+      if (!in_chunk || i % kPagesPerChunk + count <= kPagesPerChunk) return true;
     }
     return false;
   }

@@ -345,14 +345,27 @@ TEST_CASE("room beyond the first thousand chunks that seem to have some is found
   CHECK(pages.buddy.check_invariants() == nullptr);
 }
 
+TEST_CASE("a block larger than a chunk begins where there is room, a much larger one at a chunk") {
+  BuddyGround pages(24);
+  CHECK(pages.take(100) == 0);
+  CHECK(pages.take(513) == 100);
+  CHECK(pages.take(8 * 512) == 2 * 512);
+  CHECK(pages.take(9 * 512 - 1) == 10 * 512);
+  // The piece in front of the second one, and one between the others.
+  CHECK(pages.give(100));
+  CHECK(pages.take(924) == 100);
+  CHECK(pages.take(513) == 19 * 512 - 1);
+  CHECK(sound(pages.buddy.check_invariants()) == "");
+}
+
 TEST_CASE("counts tell the kinds of blocks apart") {
   BuddyGround pages(2);
   pages.take(3, 1, BlockKind::large);
-  pages.take(600, 1, BlockKind::large);
+  pages.take(1100, 1, BlockKind::large);
   pages.take(16, 16, BlockKind::slab);
   pages.take(5, 1, BlockKind::internal);
   const Buddy::Counts counts = pages.buddy.count();
-  CHECK(counts.large_blocks == 1);  // 600 pages in a row are not there any more
+  CHECK(counts.large_blocks == 1);  // 1100 pages in a row are not there
   CHECK(counts.large_pages == 3);
   CHECK(counts.internal_pages == 5);
   CHECK(counts.free_pages == 1024 - 24);
