@@ -76,6 +76,21 @@ void* resize(void* p, Bytes bytes) {
   return to;
 }
 
+// Most steps of an object that grows little by little.
+inline bool keeps_its_slot(const void* p, Bytes bytes) {
+  if (bytes - 1 >= kMaxSlotBytes || !arena.contains(p)) return false;
+  const UnitEntry entry = arena.entry_of(p);
+  const ClassIndex c = class_for(bytes);
+  return !entry.is_free() && entry.size_class() == c && slot_bytes_at(p, entry) != 0;
+}
+
+[[gnu::noinline]] void* reallocate_slow(void* p, Bytes bytes) {
+  if (p == nullptr) return allocate(bytes);
+  if (bytes != 0) return resize(p, bytes);
+  give_slot(p, "realloc");
+  return nullptr;
+}
+
 }  // namespace
 
 void* out_of_memory() {
@@ -113,10 +128,7 @@ int allocate_aligned_posix(void** result, Bytes alignment, Bytes bytes) {
 }
 
 void* reallocate(void* p, Bytes bytes) {
-  if (p == nullptr) return allocate(bytes);
-  if (bytes != 0) return resize(p, bytes);
-  give_slot(p, "realloc");
-  return nullptr;
+  return keeps_its_slot(p, bytes) ? p : reallocate_slow(p, bytes);
 }
 
 Bytes usable_bytes(const void* p, const char* caller) {
