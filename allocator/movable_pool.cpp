@@ -157,7 +157,7 @@ bool MovablePool::claim(std::uint64_t budget_us) {
   t_passes_of = this;
   const std::uint64_t now = os::now_us();
   deadline_us_ = budget_us < UINT64_MAX - now ? now + budget_us : UINT64_MAX;
-  notices.tell({ASHLAR_PASS_BEGINS, handle(), {}, 0});
+  notices.tell({ASHLAR_PASS_BEGINS, handle(), {}, 0, nullptr});
   return true;
 }
 
@@ -278,7 +278,7 @@ void MovablePool::release(const ashlar_moved& done, ashlar_moved& moved) {
   moved.freed += done.freed;
   leave_pass();
   process_.store(0);
-  notices.tell({ASHLAR_PASS_ENDED, handle(), done, 0});
+  notices.tell({ASHLAR_PASS_ENDED, handle(), done, 0, nullptr});
 }
 
 bool MovablePool::compact(std::uint64_t budget_us, Bytes budget_bytes, ashlar_moved& moved,

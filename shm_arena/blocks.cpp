@@ -4,6 +4,7 @@
 
 #include "lane_lists.h"
 #include "lane_room.h"
+#include "shortage.h"
 #include "views.h"
 
 namespace ashlar::shm {
@@ -31,10 +32,12 @@ void* take_large(ashlar_shm& arena, Bytes bytes, Bytes alignment) {
   if (view == nullptr) return nullptr;
   PageCount pages;
   const PageIndex first = claim_large(*view, bytes, alignment, pages);
-  if (first.v == kNone) return nullptr;
-  arena.pages.commit(view->lane, first, pages, BlockKind::large);
-  lane_of(*view).held_pages.fetch_add(pages.v);
-  return arena.data + Bytes{first.v} * kPageBytes;
+  if (first.v != kNone) {
+    arena.pages.commit(view->lane, first, pages, BlockKind::large);
+    lane_of(*view).held_pages.fetch_add(pages.v);
+  }
+  look_if_grown(*view, first.v == kNone);
+  return first.v == kNone ? nullptr : arena.data + Bytes{first.v} * kPageBytes;
 }
 
 // What the lane says it is about to publish is nobody's, until the slot says otherwise.

@@ -4,6 +4,9 @@
 #include <cerrno>
 #include <cstring>
 
+#include "lane_room.h"
+#include "recovery.h"
+#include "shortage.h"
 #include "victim_walk.h"
 
 namespace ashlar::shm {
@@ -40,26 +43,40 @@ int compact(ashlar_shm& arena, std::uint64_t budget_us, Bytes budget_bytes, ashl
   View* const view = view_for_handles(arena);
   if (view == nullptr) return errno;
   if (const int error = VictimWalk::claim(*view); error != 0) return error;
+  ashlar_moved done{};
   VictimWalk walk(*view, deadline_after(budget_us), budget_bytes);
-  const int error = walk.begin(moved.freed);
+  const int error = walk.begin(done.freed);
   more = error == 0 && walk.run([&](std::uint32_t index, HandleEntry entry, const SlabRef& slab) {
     HeldSlab from(arena, view->lane, slab.first());
-    HandleEntry moving;
     if (!from) return VictimWalk::Next::go_on;
+    HandleEntry moving;
     const bool begun = begin_move(arena, index, entry, moving);
     if (begun && move(*view, index, moving, from)) {
-      moved.objects++;
-      moved.bytes += slab.info().slot_bytes;
+      done.objects++;
+      done.bytes += slab.info().slot_bytes;
       walk.spend(slab.info().slot_bytes);
     } else {
       if (begun) cancel_move(arena, index, moving);
-      moved.skipped++;
+      done.skipped++;
     }
-    moved.freed += retire_if_empty(from);
+    done.freed += retire_if_empty(from);
     return VictimWalk::Next::go_on;
   });
-  VictimWalk::let_go(*view);
+  VictimWalk::let_go(*view, done, moved);
   return error;
+}
+
+int compact_while_quiet(ashlar_shm& arena, std::uint64_t budget_us, ashlar_moved& moved,
+                        bool& more) {
+  View* const view = view_for_handles(arena);
+  if (view == nullptr) return errno;
+  recover_dead(arena);
+  drain_news(*view);
+  const int error = compact(arena, budget_us, SIZE_MAX, moved, more);
+  if (error != EBUSY) return error;
+  more = false;
+  look_at_memory(*view);
+  return 0;
 }
 
 bool begin_move(const ashlar_shm& arena, std::uint32_t index, HandleEntry entry,

@@ -23,6 +23,11 @@ namespace ashlar::shm {
 [[nodiscard]] int compact(ashlar_shm& arena, std::uint64_t budget_us, Bytes budget_bytes,
                           ashlar_moved& moved, bool& more);
 
+// The same, and whatever else waits for somebody to come by: dead processes, slots that others
+// freed in this lane's slabs, a look at memory. Nothing to do where another pass goes on.
+[[nodiscard]] int compact_while_quiet(ashlar_shm& arena, std::uint64_t budget_us,
+                                      ashlar_moved& moved, bool& more);
+
 // `moving` is the entry now. False: somebody locked, freed or moved the object, or has it pinned;
 // then the entry is as it was, or as they left it.
 [[nodiscard]] bool begin_move(const ashlar_shm& arena, std::uint32_t index, HandleEntry entry,

@@ -119,7 +119,8 @@ int begin_hand_pass(ashlar_shm& arena, std::uint64_t budget_us, Bytes budget_byt
   pass.deadline_us = deadline_after(budget_us);
   VictimWalk walk(*view, pass.deadline_us, budget_bytes);
   if (const int error = walk.begin(pass.freed); error != 0) {
-    VictimWalk::let_go(*view);
+    ashlar_moved unused{};
+    VictimWalk::let_go(*view, {}, unused);
     return error;
   }
   pass.lane.store(view->lane + 1);
@@ -143,10 +144,11 @@ int end_hand_pass(ashlar_shm& arena, const ashlar_move* moves, std::size_t n, as
     if (moves[i].tag != pass.move[i].handle) return EINVAL;
   }
   View& view = view_of(arena);
-  moved.freed += pass.freed;
-  for (std::size_t i = 0; i < n; i++) settle(view, pass.move[i], moves[i].verdict, moved);
+  ashlar_moved done{};
+  done.freed = pass.freed;
+  for (std::size_t i = 0; i < n; i++) settle(view, pass.move[i], moves[i].verdict, done);
   pass.lane.store(0);
-  VictimWalk::let_go(view);
+  VictimWalk::let_go(view, done, moved);
   return 0;
 }
 

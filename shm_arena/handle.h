@@ -4,6 +4,7 @@
 
 #include <ashlar/shm.h>
 
+#include "notices.h"
 #include "pages.h"
 #include "plan.h"
 #include "processes.h"
@@ -33,6 +34,12 @@ struct HandPass {
   Move move[kMoves];
 };
 
+// What the program was told of memory; see shortage.h.
+struct Shortage {
+  std::atomic<bool> told = false;           // that it is short, and not yet that it is enough
+  std::atomic<std::uint64_t> again_ms = 0;  // not again before
+};
+
 }  // namespace ashlar::shm
 
 // All of it is private to this process. It begins with a page.
@@ -52,6 +59,8 @@ struct ashlar_shm {
   ashlar::shm::HandleHints hints;
   ashlar::shm::Plan plan;
   ashlar::shm::HandPass hand_pass{};
+  ashlar::Notices notices;
+  ashlar::shm::Shortage shortage;
 
   Bytes data_offset(const void* p) const {
     return reinterpret_cast<std::uintptr_t>(p) - reinterpret_cast<std::uintptr_t>(data);

@@ -68,20 +68,24 @@ bool adopt_vacant(View& view) {
   return any;
 }
 
-bool within_quota(const ashlar_shm& arena, PageCount pages) {
-  const std::uint64_t quota = arena.state().quota.load();
-  if (quota == 0) return true;
-  std::uint64_t held = pages.v;
+std::uint64_t held_pages(const ashlar_shm& arena) {
+  std::uint64_t held = 0;
   for (std::uint32_t l = 0; l < arena.lanes_end(); l++) {
     const LaneState state = arena.lane(l).state.load();
     if (state.kind == LaneState::kVacant || state.process != arena.processes.place()) continue;
     held += arena.lane(l).held_pages.load();
   }
-  return held <= quota / kPageBytes;
+  return held;
+}
+
+bool within_quota(const ashlar_shm& arena, PageCount pages) {
+  const std::uint64_t quota = arena.state().quota.load();
+  return quota == 0 || held_pages(arena) + pages.v <= quota / kPageBytes;
 }
 
 PageIndex claim_pages(View& view, PageCount pages, PageCount alignment) {
   ashlar_shm& arena = *view.arena;
+  view.has_grown = true;
   if (!within_quota(arena, pages)) {
     errno = EDQUOT;
     return {kNone};

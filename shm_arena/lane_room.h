@@ -14,6 +14,8 @@ namespace ashlar::shm {
 bool drain_news(View& view);
 // Slabs of lanes that nobody leases become this lane's. False: there are none for it.
 bool adopt_vacant(View& view);
+// Pages of slabs and large blocks that this process holds.
+std::uint64_t held_pages(const ashlar_shm& arena);
 // Whether this process may hold so many pages more.
 bool within_quota(const ashlar_shm& arena, PageCount pages);
 // Pages for a block; the chunks they lie in stay held until commit(). kNone and errno: no room.

@@ -5,6 +5,7 @@
 
 #include "lane_lists.h"
 #include "lane_room.h"
+#include "shortage.h"
 #include "views.h"
 
 namespace ashlar::shm {
@@ -227,8 +228,10 @@ void empty_view(View& view) {
 
 void* take_slow(ashlar_shm& arena, CursorPlace place) {
   View* const view = view_for_thread(arena);
-  if (view == nullptr || !refill(*view, class_at(place))) return nullptr;
-  return take(arena, place);
+  if (view == nullptr) return nullptr;
+  void* const p = refill(*view, class_at(place)) ? take(arena, place) : nullptr;
+  look_if_grown(*view, p == nullptr);
+  return p;
 }
 
 void give_after_switch(ashlar_shm& arena, void* p) {

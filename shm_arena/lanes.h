@@ -95,6 +95,8 @@ struct View {
   std::uint64_t tag = 0;  // 0: the thread has no lane
   ashlar_shm* arena = nullptr;
   std::uint32_t lane = 0;
+  bool has_grown = false;   // took pages, and has not looked at memory since; see shortage.h
+  bool is_telling = false;  // the program's function runs, on top of this thread
   // First and last slab of each list, or kNone: who came first is used first, and has most room.
   std::uint32_t head[kClassCount][LaneSlabs::kLists];
   std::uint32_t tail[kClassCount][LaneSlabs::kLists];

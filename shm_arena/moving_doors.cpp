@@ -5,6 +5,7 @@
 #include "hand_pass.h"
 #include "handles.h"
 #include "moves.h"
+#include "shortage.h"
 
 using namespace ashlar;
 
@@ -34,7 +35,9 @@ ASHLAR_PUBLIC ashlar_off ashlar_shm_frag_move_at(ashlar_shm* arena, ashlar_off* 
 // --- handles ------------------------------------------------------------------------------------
 
 ASHLAR_PUBLIC ashlar_handle ashlar_shm_handle_alloc(ashlar_shm* arena, size_t bytes) {
-  return shm::alloc_handle(*arena, bytes);
+  const ashlar_handle handle = shm::alloc_handle(*arena, bytes);
+  shm::look_if_grown(shm::view_of(*arena), handle == 0);
+  return handle;
 }
 ASHLAR_PUBLIC int ashlar_shm_handle_free(ashlar_shm* arena, ashlar_handle handle) {
   if (handle == 0) return 0;
@@ -63,6 +66,15 @@ ASHLAR_PUBLIC int ashlar_shm_compact(ashlar_shm* arena, uint64_t budget_us, size
   return error == 0 ? more : shm::result(error);
 }
 
+ASHLAR_PUBLIC int ashlar_shm_quiescent(ashlar_shm* arena, uint64_t budget_us, ashlar_moved* moved) {
+  if (shm::refused(arena)) return -1;
+  ashlar_moved unasked{};
+  bool more = false;
+  const int error =
+      shm::compact_while_quiet(*arena, budget_us, moved != nullptr ? *moved : unasked, more);
+  return error == 0 ? more : shm::result(error);
+}
+
 ASHLAR_PUBLIC ptrdiff_t ashlar_shm_pass_begin(ashlar_shm* arena, uint64_t budget_us,
                                               size_t budget_bytes, ashlar_move* moves, size_t n) {
   if (shm::refused(arena)) return -1;
@@ -82,4 +94,12 @@ ASHLAR_PUBLIC int ashlar_shm_pass_end(ashlar_shm* arena, const ashlar_move* move
   if (moves == nullptr && n != 0) return shm::result(EINVAL);
   ashlar_moved unasked{};
   return shm::result(shm::end_hand_pass(*arena, moves, n, moved != nullptr ? *moved : unasked));
+}
+
+// --- notices ------------------------------------------------------------------------------------
+
+ASHLAR_PUBLIC int ashlar_shm_set_notify(ashlar_shm* arena, ashlar_notify* notify, void* context) {
+  if (shm::refused(arena)) return -1;
+  arena->notices.set(notify, context);
+  return 0;
 }

@@ -10,6 +10,7 @@
 #include "embedded.h"
 #include "recovery.h"
 #include "roots.h"
+#include "shortage.h"
 #include "stats_arena.h"
 #include "views.h"
 
@@ -219,8 +220,10 @@ ASHLAR_PUBLIC ashlar_off ashlar_shm_malloc_into(ashlar_shm* arena, size_t bytes,
     to.store(block);
     return true;
   };
-  return shm::take_into(*arena, bytes, *reinterpret_cast<std::atomic<shm::Offset>*>(slot), publish,
-                        nullptr);
+  const shm::Offset block = shm::take_into(
+      *arena, bytes, *reinterpret_cast<std::atomic<shm::Offset>*>(slot), publish, nullptr);
+  shm::look_if_grown(shm::view_of(*arena), block == 0);
+  return block;
 }
 
 ASHLAR_PUBLIC ashlar_off ashlar_shm_exchange(ashlar_shm* arena, ashlar_off* slot,

@@ -5,6 +5,7 @@
 
 #include "os.h"
 #include "recovery.h"
+#include "shortage.h"
 #include "victims.h"
 
 namespace ashlar::shm {
@@ -27,10 +28,20 @@ int VictimWalk::claim(View& view) {
   };
   if (!try_claim() && (recover_dead(arena) == 0 || !try_claim())) return EBUSY;
   arena.hand_pass.lane.store(0);  // that a thread which had this lane never ended
+  arena.notices.tell({ASHLAR_PASS_BEGINS, nullptr, {}, 0, &arena});
   return 0;
 }
 
-void VictimWalk::let_go(View& view) { view.arena->state().compactor.store(0); }
+void VictimWalk::let_go(View& view, const ashlar_moved& done, ashlar_moved& moved) {
+  ashlar_shm& arena = *view.arena;
+  arena.state().compactor.store(0);
+  moved.objects += done.objects;
+  moved.bytes += done.bytes;
+  moved.skipped += done.skipped;
+  moved.freed += done.freed;
+  arena.notices.tell({ASHLAR_PASS_ENDED, nullptr, done, 0, &arena});
+  look_at_memory(view);
+}
 
 int VictimWalk::begin(Bytes& freed) {
   State& state = arena_.state();

@@ -23,9 +23,10 @@ class VictimWalk {
   VictimWalk(View& view, std::uint64_t deadline_us, Bytes budget_bytes)
       : arena_(*view.arena), view_(view), deadline_us_(deadline_us), bytes_left_(budget_bytes) {}
 
-  // Makes it this lane's turn. 0, or EBUSY.
+  // Makes it this lane's turn, and tells the program. 0, or EBUSY.
   [[nodiscard]] static int claim(View& view);
-  static void let_go(View& view);
+  // `done` by this turn, which is told, and added to `moved`.
+  static void let_go(View& view, const ashlar_moved& done, ashlar_moved& moved);
 
   // Where no pass is under way, begins one: chooses victims and gives back those that are empty. 0,
   // or ENOMEM.

@@ -134,21 +134,6 @@ size_t ashlar_pool_handle_size(ashlar_pool *pool, ashlar_handle handle);
  *
  * One function of the program's is told what happens. It runs without locks of ours, and never
  * inside malloc or free: it may allocate, free, compact, fork, and set another one. */
-typedef enum ashlar_event {
-  ASHLAR_PASS_BEGINS, /* over `pool`; nothing is chosen yet */
-  ASHLAR_PASS_ENDED,  /* it may go on with the next one; `moved`: what this one did */
-  ASHLAR_MEMORY_SHORT,
-  ASHLAR_MEMORY_ENOUGH
-} ashlar_event;
-
-typedef struct ashlar_notice {
-  ashlar_event event;
-  ashlar_pool *pool;
-  ashlar_moved moved;
-  size_t excess_bytes; /* of short memory: more than nine tenths of the limit; 0: see below */
-} ashlar_notice;
-
-typedef void ashlar_notify(void *context, const ashlar_notice *notice);
 
 /* From now on notify(context, notice) is told; null: nobody. Another one that was running goes on.
  *
@@ -159,7 +144,7 @@ typedef void ashlar_notify(void *context, const ashlar_notice *notice);
  * looks twice a second, also while the program sleeps, and tells at each look while the control
  * group of the process uses more than nine tenths of its limit, or its threads (without a group,
  * those of the machine) had to wait for memory in a tenth of the last ten seconds, as the kernel
- * counts (PSI; then there may be no excess); and once when that is over. Until the function returns,
+ * counts (PSI; then the excess may be 0); and once when that is over. Until the function returns,
  * that thread gives no memory back. If it forks, the child ends with the function; call _exit.
  *
  * Thread-safe; not async-signal-safe. The child of a fork keeps the function, and calls this again

@@ -40,6 +40,24 @@ typedef struct ashlar_moved {
   uint64_t freed;   /* bytes of slabs that are empty now, and went back to the heap */
 } ashlar_moved;
 
+/* What a program may be told of: ashlar_set_notify, ashlar_shm_set_notify. */
+typedef enum ashlar_event {
+  ASHLAR_PASS_BEGINS, /* nothing is chosen yet */
+  ASHLAR_PASS_ENDED,  /* it may go on with the next one; `moved`: what this one did */
+  ASHLAR_MEMORY_SHORT,
+  ASHLAR_MEMORY_ENOUGH
+} ashlar_event;
+
+typedef struct ashlar_notice {
+  ashlar_event event;
+  ashlar_pool *pool; /* of a pass on the heap */
+  ashlar_moved moved;
+  size_t excess_bytes;      /* of short memory: more than nine tenths of the limit */
+  struct ashlar_shm *arena; /* of all that concerns a shared arena; null: the heap */
+} ashlar_notice;
+
+typedef void ashlar_notify(void *context, const ashlar_notice *notice);
+
 #ifdef __cplusplus
 }
 #endif

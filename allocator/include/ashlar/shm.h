@@ -221,6 +221,30 @@ int ashlar_shm_pass_should_stop(ashlar_shm *);
  * which may be null. -1 and EINVAL: it has begun none, or these are not its moves; nothing is done. */
 int ashlar_shm_pass_end(ashlar_shm *, const ashlar_move *moves, size_t n, ashlar_moved *moved);
 
+/* --- notices, and the offer of a quiet moment ----------------------------------------------------- */
+
+/* From now on notify(context, notice) is told what happens to the arena, through this handle; null:
+ * nobody. notice->arena is the handle. There is no thread of ours: it runs in threads of this process
+ * that call into this handle, when the call has done its work, with nothing of ours held. It may
+ * allocate, free, compact and set another one; what it does is not told again. As it may run at the
+ * end of a malloc, it must not wait for what the program holds around one.
+ *
+ * Passes: before and after each part that this process makes of one (ashlar_shm_compact, _quiescent;
+ * _pass_begin and _pass_end). Memory is short while blocks take more than nine tenths of the arena,
+ * or this process holds more than nine tenths of its quota (the excess is the larger of the two), and
+ * when a call finds none; enough, once both are at eight tenths or below. Who takes pages looks, and
+ * so do the ends of passes. Told at once, then twice a second at most. So what other processes took or
+ * gave is told when this one comes by; they have handles, and functions, of their own.
+ *
+ * Thread-safe. A child of fork keeps the function. 0; -1 and EINVAL: null; EACCES: read-only. */
+int ashlar_shm_set_notify(ashlar_shm *, ashlar_notify *notify, void *context);
+
+/* This thread has nothing else to do for so many microseconds: recovers dead processes, takes back
+ * what others freed in this thread's slabs, compacts, and looks at memory. Nobody has to be quiet for
+ * it: objects with handles move only while nobody has them locked. Adds to *moved, which may be null.
+ * Returns 1: there may be more to do; 0: there is not, or another pass is under way. -1 on error. */
+int ashlar_shm_quiescent(ashlar_shm *, uint64_t budget_us, ashlar_moved *moved);
+
 /* --- names --------------------------------------------------------------------------------------
  * A word that finds a block. Keys have 1 to 255 bytes; an arena has room for 1024 different ones,
  * and a key keeps its place when its value is 0. */
