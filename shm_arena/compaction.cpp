@@ -59,7 +59,7 @@ int compact(ashlar_shm& arena, std::uint64_t budget_us, Bytes budget_bytes, ashl
       if (begun) cancel_move(arena, index, moving);
       done.skipped++;
     }
-    done.freed += retire_if_empty(from);
+    done.freed += retire_victim(arena, from);
     return VictimWalk::Next::go_on;
   });
   VictimWalk::let_go(*view, done, moved);
@@ -91,11 +91,6 @@ bool begin_move(const ashlar_shm& arena, std::uint32_t index, HandleEntry entry,
 
 void cancel_move(const ashlar_shm& arena, std::uint32_t index, HandleEntry moving) {
   arena.handle_word(index)->compare_exchange_strong(moving, moving.with(HandleEntry::kLive));
-}
-
-Bytes retire_if_empty(HeldSlab& slab) {
-  const Bytes bytes = slab->info().slab_bytes;
-  return slab.is_empty() && slab.retire() ? bytes : 0;
 }
 
 }  // namespace ashlar::shm

@@ -34,7 +34,5 @@ namespace ashlar::shm {
                               HandleEntry& moving);
 // The object stays where it is.
 void cancel_move(const ashlar_shm& arena, std::uint32_t index, HandleEntry moving);
-// Gives the slab's pages back if it is empty. Returns their bytes, or 0.
-Bytes retire_if_empty(HeldSlab& slab);
 
 }  // namespace ashlar::shm

@@ -80,7 +80,7 @@ bool commit(View& view, const HandPass::Move& move, ashlar_moved& moved) {
   }
   moved.objects++;
   moved.bytes += from->info().slot_bytes;
-  moved.freed += retire_if_empty(from);
+  moved.freed += retire_victim(arena, from);
   return true;
 }
 
@@ -89,7 +89,7 @@ void free_object(View& view, Handle handle, ashlar_moved& moved) {
   ashlar_shm& arena = *view.arena;
   const Bytes at = arena.handle_word(handle.index)->load().data_offset();
   if (free_handle(arena, handle) != 0) return;
-  if (HeldSlab from = hold(view, at)) moved.freed += retire_if_empty(from);
+  if (HeldSlab from = hold(view, at)) moved.freed += retire_victim(arena, from);
 }
 
 void settle(View& view, const HandPass::Move& move, ashlar_verdict verdict, ashlar_moved& moved) {

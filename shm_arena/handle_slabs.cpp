@@ -58,13 +58,13 @@ bool HeldSlab::is_empty() const {
   return true;
 }
 
-bool HeldSlab::retire() {
+bool HeldSlab::retire(bool keeps_chunk) {
   slab_.set_owner(tag_of_holder(lane_));
   const PageIndex first = first_page(slab_.first());
   const std::uint32_t taken_by = arena_->pages.taken_by(first).load() - 1u;
   if (!arena_->pages.begin_give(lane_, first, slab_.pages())) return false;
   slab_.leave();
-  arena_->pages.end_give(lane_, first, slab_.pages());
+  arena_->pages.end_give(lane_, first, slab_.pages(), keeps_chunk);
   if (taken_by < kLanes) arena_->lane(taken_by).release(slab_.pages().v);
   slab_ = SlabRef::none();
   return true;

@@ -31,6 +31,7 @@ class HeldSlab {
   ~HeldSlab() { let_go(); }
 
   explicit operator bool() const { return slab_.exists(); }
+  std::uint32_t lane() const { return lane_; }
   const SlabRef* operator->() const { return &slab_; }
   const SlabRef& operator*() const { return slab_; }
   // Its lowest free slot, or capacity: there is none.
@@ -40,7 +41,8 @@ class HeldSlab {
   }
   bool is_empty() const;
   // Gives its pages back; all slots are free. False: their chunk is held, try again later.
-  bool retire();
+  // `keeps_chunk`: as for Pages::end_give().
+  bool retire(bool keeps_chunk = false);
 
  private:
   HeldSlab(ashlar_shm& arena, std::uint32_t lane, const SlabRef& slab)

@@ -49,8 +49,8 @@ bool Pages::hold(ChunkIndex chunk, std::uint32_t lane) {
 }
 
 // Whoever marks the chunk while we let go makes the exchange fail, and we look after it.
-void Pages::let_go(ChunkIndex chunk, std::uint32_t lane) {
-  drop_if_spare(chunk);
+void Pages::let_go(ChunkIndex chunk, std::uint32_t lane, bool keeps_chunk) {
+  if (!keeps_chunk) drop_if_spare(chunk);
   bool retry_later = false;
   for (;;) {
     ChunkState state = word(chunk).load();
@@ -157,9 +157,9 @@ bool Pages::begin_give(std::uint32_t lane, PageIndex first, PageCount pages) {
   return true;
 }
 
-void Pages::end_give(std::uint32_t lane, PageIndex first, PageCount pages) {
+void Pages::end_give(std::uint32_t lane, PageIndex first, PageCount pages, bool keeps_chunk) {
   buddy_.release_run(first, pages);
-  let_go(chunk_of(first), lane);
+  let_go(chunk_of(first), lane, keeps_chunk);
 }
 
 bool Pages::give_large(std::uint32_t lane, PageIndex first) {
@@ -296,17 +296,39 @@ bool Pages::back_metadata(std::uint32_t from, std::uint32_t to) {
          back(g.chunk_metadata, sizeof(SharedChunk));
 }
 
-// A chunk that is all free goes back to the system, if another one is all free.
-void Pages::drop_if_spare(ChunkIndex chunk) {
-  if (segment_->fixed_size() || buddy_.free_pages(chunk) != kPagesPerChunk) return;
+// Of a chunk that is held and all free, if another one is all free.
+bool Pages::leave_if_spare(ChunkIndex chunk) {
+  if (segment_->fixed_size() || buddy_.free_pages(chunk) != kPagesPerChunk) return false;
   bool spare = false;
   for (std::uint32_t c = 0; c < chunks() && !spare; c++) {
     spare = c != chunk.v && buddy_.free_pages(ChunkIndex{c}) == kPagesPerChunk;
   }
-  if (!spare || !buddy_.claim_run(first_page(chunk), PageCount{kPagesPerChunk})) return;
+  if (!spare || !buddy_.claim_run(first_page(chunk), PageCount{kPagesPerChunk})) return false;
   buddy_.clear_chunk(chunk);
   set_backed(chunk, false);
+  return true;
+}
+
+void Pages::drop_if_spare(ChunkIndex chunk) {
+  if (!leave_if_spare(chunk)) return;
   segment_->unback(segment_->geometry().data + Bytes{chunk.v} * kChunkBytes, kChunkBytes);
+}
+
+bool Pages::leave_chunk(ChunkIndex chunk, std::uint32_t lane) {
+  if (buddy_.free_pages(chunk) != kPagesPerChunk || !hold(chunk, lane)) return false;
+  const bool leaves = leave_if_spare(chunk);
+  let_go(chunk, lane, true);
+  return leaves;
+}
+
+bool Pages::drop_piece(ChunkIndex chunk, std::uint32_t piece, std::uint32_t lane) {
+  constexpr Bytes kPieceBytes = kChunkBytes / kPieces;
+  if (chunk.v >= chunks() || piece >= kPieces || !hold(chunk, lane)) return false;
+  const bool leaves = !word(chunk).load().backed;
+  const Offset at = segment_->geometry().data + Bytes{chunk.v} * kChunkBytes + piece * kPieceBytes;
+  if (leaves) segment_->unback(at, kPieceBytes);
+  let_go(chunk, lane);
+  return leaves;
 }
 
 // --- death --------------------------------------------------------------------------------------

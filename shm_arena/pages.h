@@ -35,7 +35,8 @@ class Pages {
   // Gives back a slab's block: after begin_give() it is none any more, and after end_give() the
   // pages are free. False: the chunk is held, try again later.
   [[nodiscard]] bool begin_give(std::uint32_t lane, PageIndex first, PageCount pages);
-  void end_give(std::uint32_t lane, PageIndex first, PageCount pages);
+  // `keeps_chunk`: leaves it to the caller to give the chunk back, if that is all free now.
+  void end_give(std::uint32_t lane, PageIndex first, PageCount pages, bool keeps_chunk = false);
   // Gives back a large block. False: there is none. If the caller dies on the way, finish_giving()
   // sees to it.
   [[nodiscard]] bool give_large(std::uint32_t lane, PageIndex first);
@@ -45,6 +46,11 @@ class Pages {
 
   // Gives back what was freed in chunks that were held. True: there was something.
   bool sweep(std::uint32_t lane);
+  // Gives a chunk back that is all free, if another one is, without its memory. False: it stays.
+  [[nodiscard]] bool leave_chunk(ChunkIndex chunk, std::uint32_t lane);
+  // Gives back a piece of the memory of such a chunk. False: it is in use again, or held.
+  static constexpr std::uint32_t kPieces = 16;
+  [[nodiscard]] bool drop_piece(ChunkIndex chunk, std::uint32_t piece, std::uint32_t lane);
   // Adds room for such a block. False: the maximum is reached, or there is no memory.
   [[nodiscard]] bool grow(std::uint32_t lane, PageCount pages);
   // Makes sound and lets go of every chunk that the lane holds, whose owner is gone.
@@ -68,7 +74,7 @@ class Pages {
   }
   std::atomic<ChunkState>& word(ChunkIndex chunk) const { return words_[chunk.v].state; }
   bool hold(ChunkIndex chunk, std::uint32_t lane);
-  void let_go(ChunkIndex chunk, std::uint32_t lane);
+  void let_go(ChunkIndex chunk, std::uint32_t lane, bool keeps_chunk = false);
   void set_backed(ChunkIndex chunk, bool backed);
   PageIndex claim_over_chunks(std::uint32_t lane, PageCount pages);
   bool claim_from(ChunkIndex first, std::uint32_t lane, PageCount pages);
@@ -77,6 +83,7 @@ class Pages {
   bool give_freed_block(PageIndex first, std::uint32_t lane);
   bool back_chunk(ChunkIndex chunk);
   bool back_metadata(std::uint32_t from, std::uint32_t to);
+  bool leave_if_spare(ChunkIndex chunk);
   void drop_if_spare(ChunkIndex chunk);
 
   const Segment* segment_ = nullptr;  // const since attach, like the next three

@@ -10,6 +10,21 @@
 
 namespace ashlar::shm {
 
+namespace {
+
+// The chunk goes, if it is all free and none is going. It is written down first: who dies then
+// leaves at worst a chunk that stays.
+void leave(ashlar_shm& arena, ChunkIndex chunk, std::uint32_t lane) {
+  State& state = arena.state();
+  const bool is_free = arena.pages.buddy().free_pages(chunk) == kPagesPerChunk;
+  if (!is_free || state.leaving_chunk.load() != 0) return;
+  state.leaving_pieces.store(0);
+  state.leaving_chunk.store(chunk.v + 1);
+  if (!arena.pages.leave_chunk(chunk, lane)) state.leaving_chunk.store(0);
+}
+
+}  // namespace
+
 std::uint64_t deadline_after(std::uint64_t budget_us) {
   const std::uint64_t now = os::now_us();
   return budget_us < UINT64_MAX - now ? now + budget_us : UINT64_MAX;
@@ -52,9 +67,40 @@ int VictimWalk::begin(Bytes& freed) {
   return 0;
 }
 
-void VictimWalk::end() {
+Bytes retire_victim(ashlar_shm& arena, HeldSlab& slab) {
+  const Bytes bytes = slab->info().slab_bytes;
+  const ChunkIndex chunk = chunk_of(slab->first());
+  const std::uint32_t lane = slab.lane();
+  if (!slab.is_empty() || !slab.retire(true)) return 0;
+  leave(arena, chunk, lane);
+  return bytes;
+}
+
+bool VictimWalk::drop_leaving_chunk() {
+  State& state = arena_.state();
+  for (;;) {
+    const ChunkIndex chunk{state.leaving_chunk.load() - 1};
+    const std::uint32_t pieces = state.leaving_pieces.load();
+    if (chunk.v == kNone) return true;
+    if (is_spent()) return false;
+    if (arena_.pages.drop_piece(chunk, pieces, view_.lane)) {
+      state.leaving_pieces.store(pieces + 1);
+    } else {
+      state.leaving_chunk.store(0);
+    }
+  }
+}
+
+// Chunks that were emptied while another one was leaving go last. False: the budget is spent
+// before.
+bool VictimWalk::end() {
+  for (std::uint32_t c = 0; c < arena_.pages.chunks(); c++) {
+    leave(arena_, ChunkIndex{c}, view_.lane);
+    if (!drop_leaving_chunk()) return false;
+  }
   arena_.state().pass_at.store(0);
   arena_.state().handle_room.store(~std::uint64_t{0});
+  return true;
 }
 
 }  // namespace ashlar::shm

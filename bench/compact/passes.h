@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// passes: compacts a pool pass by pass, and says what that gave and how long it took.
+// passes: compacts a pool or an arena pass by pass, and says what that gave and how long it took.
 #pragma once
 
 #include <ashlar/ashlar.h>
@@ -33,12 +33,6 @@ inline void print_times(const char* what, std::vector<double>& us) {
               us.size());
 }
 
-inline double density(ashlar_pool* pool) {
-  ashlar_heap_stats stats;
-  ashlar_pool_get_stats(pool, &stats);
-  return static_cast<double>(stats.allocated) / static_cast<double>(stats.active);
-}
-
 // How often this thread lost its core to another.
 inline long preemptions() {
   rusage usage{};
@@ -46,29 +40,42 @@ inline long preemptions() {
   return usage.ru_nivcsw;
 }
 
-// Until a whole plan moves nothing. A pass that loses its core takes long by the clock, and no
-// longer of the processor's time; those that lost none are told apart, too.
-inline void compact_and_print(ashlar_pool* pool, std::uint64_t budget_us) {
-  std::printf("density before               %.3f\n", density(pool));
+// Until a whole plan moves nothing. compact(moved) is one pass and returns whether there is more. A
+// pass that loses its core takes long by the clock, and no longer of the processor's time; those
+// that lost none are told apart, too.
+template <class Density, class Compact>
+void compact_and_print(Density&& density, Compact&& compact) {
+  std::printf("density before               %.3f\n", density());
   ashlar_moved moved{};
   std::vector<double> clock, undisturbed, processor;
   for (std::uint64_t before = UINT64_MAX; moved.objects != before;) {
     before = moved.objects;
-    for (int more = 1; more == 1;) {
+    for (bool more = true; more;) {
       const long lost = preemptions();
       const double begin = now_us(), processor_begin = time_us(CLOCK_THREAD_CPUTIME_ID);
-      more = ashlar_pool_compact(pool, budget_us, SIZE_MAX, &moved);
+      more = compact(moved);
       processor.push_back(time_us(CLOCK_THREAD_CPUTIME_ID) - processor_begin);
       clock.push_back(now_us() - begin);
       if (preemptions() == lost) undisturbed.push_back(clock.back());
     }
   }
-  std::printf("density after                %.3f\n", density(pool));
+  std::printf("density after                %.3f\n", density());
   std::printf("bytes moved per byte freed   %.3f\n",
               static_cast<double>(moved.bytes) / static_cast<double>(moved.freed));
   print_times("passes by the clock, µs", clock);
   print_times("  those that kept their core", undisturbed);
   print_times("  in processor time", processor);
+}
+
+inline void compact_and_print(ashlar_pool* pool, std::uint64_t budget_us) {
+  const auto density = [pool] {
+    ashlar_heap_stats stats;
+    ashlar_pool_get_stats(pool, &stats);
+    return static_cast<double>(stats.allocated) / static_cast<double>(stats.active);
+  };
+  compact_and_print(density, [=](ashlar_moved& moved) {
+    return ashlar_pool_compact(pool, budget_us, SIZE_MAX, &moved) == 1;
+  });
 }
 
 }  // namespace ashlar::bench

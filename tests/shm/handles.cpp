@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cerrno>
 #include <map>
+#include <sys/stat.h>
 #include <thread>
 
 #include "shm.h"
@@ -194,6 +195,37 @@ TEST_CASE("a pass makes a sparse arena dense, and gives the rest back") {
   for (const Object& object : objects) REQUIRE(object.is_whole(arena));
   REQUIRE(arena.broken() == "");
   CHECK(compact(arena).objects == 0);
+}
+
+TEST_CASE("the memory of emptied chunks goes in pieces, whoever dies on the way") {
+  Shared arena(anonymous(256 * kMiB));
+  std::vector<ashlar_handle> handles;
+  for (int i = 0; i < 60'000; i++) handles.push_back(ashlar_shm_handle_alloc(arena, 500));
+  for (std::size_t i = 0; i < handles.size(); i++) {
+    if (i % 20 != 0) REQUIRE(ashlar_shm_handle_free(arena, handles[i]) == 0);
+  }
+  const auto memory = [&arena] {
+    struct stat status {};
+    REQUIRE(::fstat(ashlar_shm_fd(arena), &status) == 0);
+    return static_cast<Bytes>(status.st_blocks) * 512;
+  };
+  const Bytes before = memory();
+  CHECK(before > 30 * kMiB);
+  // Each child goes on a little way with the pass.
+  for (std::uint64_t budget = 1; budget < 400; budget += 7) {
+    Child child([&] {
+      ashlar_shm_compact(arena, budget, SIZE_MAX, nullptr);
+      ::raise(SIGKILL);
+    });
+    CHECK(WTERMSIG(child.wait()) == SIGKILL);
+  }
+  compact(arena, 20);
+  const ashlar_shm_stats stats = arena.stats();
+  MESSAGE("memory: " << before / kMiB << " → " << memory() / kMiB << " MiB");
+  CHECK(stats.handle_active < 3 * kMiB);
+  CHECK(stats.mapped <= 4 * kChunkBytes);
+  CHECK(memory() <= stats.mapped + stats.metadata + kChunkBytes);
+  CHECK(arena.broken() == "");
 }
 
 TEST_CASE("locked objects stay where they are") {
