@@ -4,8 +4,10 @@
 // A line is a process that starts one worker after the other. A worker's own timer kills it at a
 // random microsecond of its life; those of the first two lines, the survivors, live until the test
 // kills or stops them. Each line has a table of blocks in the arena itself, which the next worker
-// finds. Who takes a block out of a table verifies its pattern. At the end of a round the survivors
-// must still get on; then whatever is in use and in no table was leaked.
+// finds. Who takes a block out of a table verifies its pattern. So with objects that have handles;
+// anybody locks and reads them, and anybody makes passes over them, of its own and by hand. Lines
+// move their own blocks by hints. At the end of a round the survivors must still get on; then
+// whatever is in use and in no table was leaked.
 //
 // ASHLAR_STEPS: kills in all (2000 by default), in rounds of 5000 at most, each with a new arena.
 // ASHLAR_SEED: of the first round. ASHLAR_SHM_LINES: 8 in the first round, then 8 to 64.
@@ -21,7 +23,8 @@ namespace ashlar::test {
 
 namespace {
 
-constexpr std::uint32_t kBlocks = 200;  // of a line
+constexpr std::uint32_t kBlocks = 200;   // of a line
+constexpr std::uint32_t kObjects = 200;  // likewise, with handles
 constexpr std::uint32_t kSurvivors = 2;
 constexpr std::uint32_t kMostMicroseconds = 3000;  // of a life
 constexpr std::uint64_t kKillsPerRound = 5000;
@@ -36,18 +39,27 @@ struct Label {
 };
 struct Table {
   std::atomic<std::uint64_t> beats;  // one more for each thing done
+  std::atomic<std::uint64_t> moved;  // objects and blocks, by passes and hints
   std::atomic<pid_t> worker;
   ashlar_off fresh;  // where malloc_into publishes; this line's alone
   Entry entry[kBlocks];
+  std::atomic<ashlar_handle> object[kObjects];
 };
 
 void* body(void* block) { return static_cast<Label*>(block) + 1; }
 
+void write(void* block, Bytes bytes, std::uint64_t stamp) {
+  *static_cast<Label*>(block) = {bytes, stamp};
+  fill(body(block), bytes - sizeof(Label), stamp);
+}
+
+bool is_whole(Label* label) {
+  return is_filled(body(label), label->bytes - sizeof(Label), label->stamp);
+}
+
 void verify(ashlar_shm* arena, ashlar_off at) {
   auto* const label = static_cast<Label*>(ashlar_shm_pointer(arena, at));
-  const bool whole = ashlar_shm_usable_size(arena, label) >= label->bytes && label->stamp == at &&
-                     is_filled(body(label), label->bytes - sizeof(Label), label->stamp);
-  if (!whole) ::_exit(3);
+  if (ashlar_shm_usable_size(arena, label) < label->bytes || !is_whole(label)) ::_exit(3);
 }
 
 void* take(ashlar_shm* arena, Bytes bytes, ashlar_off& fresh, Random& random) {
@@ -66,8 +78,7 @@ void put(ashlar_shm* arena, Table& own, Entry& entry, Random& random) {
       sizeof(Label) + 8 + (random.chance(3) ? random.between(32'769, 300'000) : random.up_to(8000));
   void* const p = take(arena, bytes, own.fresh, random);
   if (p == nullptr) return;  // full for now
-  *static_cast<Label*>(p) = {bytes, ashlar_shm_offset(arena, p)};
-  fill(body(p), bytes - sizeof(Label), ashlar_shm_offset(arena, p));
+  write(p, bytes, random.next());
   entry.block.store(ashlar_shm_offset(arena, p));
 }
 
@@ -76,6 +87,44 @@ void remove(ashlar_shm* arena, Entry& entry) {
   if (at == 0) return;
   verify(arena, at);
   ashlar_shm_free(arena, ashlar_shm_pointer(arena, at));
+}
+
+// The same for an object with a handle.
+void put_object(ashlar_shm* arena, std::atomic<ashlar_handle>& object, Random& random) {
+  const Bytes bytes = sizeof(Label) + 8 + random.up_to(1000);
+  const ashlar_handle h = ashlar_shm_handle_alloc(arena, bytes);
+  if (h == 0) return;  // full for now
+  write(ashlar_shm_handle_lock(arena, h), bytes, random.next());
+  if (ashlar_shm_handle_unlock(arena, h) != 0) ::_exit(8);
+  object.store(h);
+}
+
+// False: somebody freed it meanwhile.
+bool verify_object(ashlar_shm* arena, ashlar_handle h) {
+  auto* const label = static_cast<Label*>(ashlar_shm_handle_lock(arena, h));
+  if (label == nullptr) return false;
+  if (!is_whole(label)) ::_exit(9);
+  if (ashlar_shm_handle_unlock(arena, h) != 0) ::_exit(8);
+  return true;
+}
+
+void remove_object(ashlar_shm* arena, std::atomic<ashlar_handle>& object) {
+  const ashlar_handle h = object.exchange(0);
+  if (h == 0) return;
+  if (!verify_object(arena, h) || ashlar_shm_handle_free(arena, h) != 0) ::_exit(10);
+}
+
+// Some of them copied, others not. Freed is none: its handle may be in a table.
+void pass_by_hand(ashlar_shm* arena, Random& random, ashlar_moved& moved) {
+  ashlar_move moves[16];
+  const ptrdiff_t n = ashlar_shm_pass_begin(arena, 500, SIZE_MAX, moves, std::size(moves));
+  for (ptrdiff_t i = 0; i < n; i++) {
+    std::memcpy(moves[i].to, moves[i].from, moves[i].bytes);
+    moves[i].verdict = random.chance(80) ? ASHLAR_COPIED : ASHLAR_SKIP;
+  }
+  if (n >= 0 && ashlar_shm_pass_end(arena, moves, static_cast<std::size_t>(n), &moved) != 0) {
+    ::_exit(11);
+  }
 }
 
 // What a predecessor had published and not yet filled is thrown away.
@@ -101,6 +150,33 @@ struct Setting {
   std::atomic<std::uint64_t>* kills;
 };
 
+// Nobody else puts blocks into the own table. Who takes one out while it moves keeps it from
+// moving.
+void move_own(ashlar_shm* arena, Table& own) {
+  for (Entry& entry : own.entry) {
+    const void* const p = ashlar_shm_pointer(arena, entry.block.load());
+    if (p == nullptr || ashlar_shm_frag_hint(arena, p) == 0) continue;
+    own.moved += ashlar_shm_frag_move_at(arena, reinterpret_cast<ashlar_off*>(&entry.block)) != 0;
+  }
+}
+
+void use_objects(ashlar_shm* arena, Table* table, Table& own, std::uint32_t lines, Random& random) {
+  std::atomic<ashlar_handle>& object = own.object[random.below(kObjects)];
+  std::atomic<ashlar_handle>& other = table[random.below(lines)].object[random.below(kObjects)];
+  if (object.load() == 0) {
+    put_object(arena, object, random);
+  } else if (random.chance(40)) {
+    remove_object(arena, random.chance(25) ? other : object);
+  } else if (const ashlar_handle h = other.load(); h != 0) {
+    verify_object(arena, h);
+  }
+  ashlar_moved moved{};
+  if (random.chance(3)) ashlar_shm_compact(arena, random.up_to(2000), SIZE_MAX, &moved);
+  if (random.chance(3)) pass_by_hand(arena, random, moved);
+  own.moved += moved.objects;
+  if (random.chance(1)) move_own(arena, own);
+}
+
 [[noreturn]] void live(const Setting& setting, std::uint32_t me, std::uint64_t seed) {
   Random random(seed);
   if (me >= kSurvivors) die_within(random.up_to(kMostMicroseconds));
@@ -120,6 +196,7 @@ struct Setting {
     } else {
       remove(arena, entry);
     }
+    use_objects(arena, table, own, setting.lines, random);
     if (random.chance(2) && ashlar_shm_recover(arena) < 0) ::_exit(6);
     own.beats.fetch_add(1);
     if (me < kSurvivors && random.chance(5)) ::usleep(100);  // the others shall have the processors
@@ -206,9 +283,14 @@ class Storm {
     for (auto& line : lines_) line->kill();
     REQUIRE(eventually(
         [&] { return ashlar_shm_recover(arena_) >= 0 && arena_.stats().processes == 1; }));
+    // What was kept for moves by passes by hand goes with the next passes.
+    for (int pass = 0; pass < 3; pass++) {
+      REQUIRE(ashlar_shm_compact(arena_, UINT64_MAX, SIZE_MAX, nullptr) == 0);
+    }
     REQUIRE(arena_.broken() == "");
     REQUIRE(arena_.stats().bad_frees == 0);
     std::set<ashlar_off> seen;
+    Bytes objects = 0;
     for (std::uint32_t i = 0; i < lines_.size(); i++) {
       remove_fresh(arena_, table_[i]);
       for (Entry& entry : table_[i].entry) {
@@ -217,10 +299,16 @@ class Storm {
         verify(arena_, at);
         REQUIRE(seen.insert(at).second);
       }
+      for (const auto& object : table_[i].object) {
+        if (object.load() == 0) continue;
+        REQUIRE(verify_object(arena_, object.load()));
+        objects++;
+      }
     }
-    const Bytes leaked = arena_.blocks() - seen.size() - 1;
+    const Bytes leaked = arena_.blocks() - seen.size() - objects - 1;
     for (std::uint32_t i = 0; i < lines_.size(); i++) {
       for (Entry& entry : table_[i].entry) remove(arena_, entry);
+      for (auto& object : table_[i].object) remove_object(arena_, object);
     }
     REQUIRE(arena_.blocks() == leaked + 1);
     work(arena_, 1, {}, 50);
@@ -229,6 +317,11 @@ class Storm {
   }
 
   std::uint64_t kills() const { return kills_.load(); }
+  std::uint64_t moved() const {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < lines_.size(); i++) sum += table_[i].moved.load();
+    return sum;
+  }
 
  private:
   // The workers die with their lines, but a moment later.
@@ -275,13 +368,16 @@ void storms(const char* name, const Weather& weather) {
     Storm storm(weather, seed + round, lines);
     storm.rage(std::min(wanted - done, kKillsPerRound));
     storm.require_progress();
+    const std::uint64_t moved = storm.moved();
+    REQUIRE(moved > 0);
     const Bytes lost = storm.reckon();
     REQUIRE(lost <= storm.kills() + lines);
     done += storm.kills();
     leaked += lost;
-    std::printf("%s: seed %llu, %u lines: %llu kills so far, %zu blocks leaked\n", name,
+    std::printf("%s: seed %llu, %u lines: %llu moves; %llu kills so far, %zu blocks leaked\n", name,
                 static_cast<unsigned long long>(seed + round), lines,
-                static_cast<unsigned long long>(done), leaked);
+                static_cast<unsigned long long>(moved), static_cast<unsigned long long>(done),
+                leaked);
     std::fflush(stdout);
   }
 }
