@@ -138,8 +138,9 @@ ashlar_verdict PoolHandles::relocate(void* handles, void* from, void* to, std::s
                                      std::uint64_t tag) {
   Entry& entry = *static_cast<PoolHandles*>(handles)->find(static_cast<std::uint32_t>(tag));
   EntryWord word = entry.word.load();
-  // Otherwise it was freed, or its handle is not made yet.
-  if (word.state() != EntryWord::kLive || !word.names(position(from))) return ASHLAR_SKIP;
+  // Otherwise it was freed, or its handle is not made yet. One that is moving was left so by a pass
+  // that this process, a child of fork, has no thread of.
+  if (!word.is_usable() || !word.names(position(from))) return ASHLAR_SKIP;
   EntryWord moving = word.with(EntryWord::kMoving);
   if (!entry.word.compare_exchange_strong(word, moving)) return ASHLAR_SKIP;
   EntryWord next = moving.with(EntryWord::kLive);

@@ -337,4 +337,46 @@ TEST_CASE("a child that is forked at any time of a pass finds every object, and 
   for (const Object& o : objects) REQUIRE(pool.is_right(o));
 }
 
+// Large objects, so that a pass spends its time copying. What a child could not move would move
+// once it had been locked.
+TEST_CASE("a child that is forked in the middle of a move can move that object, too") {
+  int wrong = 0;
+  for (std::uint32_t round = 0; round < steps(40); round++) {
+    Random random(round + 1);
+    Pool pool;
+    std::vector<Handle> handles;
+    for (int i = 0; i < 400; i++) {
+      const Handle h = Handle::of(pool.handles.take(30'000));
+      std::memset(pool.handles.lock(h), 1, 30'000);
+      REQUIRE(pool.handles.unlock(h));
+      handles.push_back(h);
+    }
+    for (std::size_t i = 0; i < handles.size(); i++) {
+      if (i % 4 != 0) REQUIRE(pool.handles.give(handles[i]));
+    }
+    std::atomic<bool> begun = false;
+    std::thread passes([&] {
+      begun = true;
+      pool.compact();
+      heap.end_this_thread();
+    });
+    while (!begun) os::pause();
+    for (std::uint32_t spin = random.below(5000); spin != 0; spin--) os::pause();
+    const pid_t child = ::fork();
+    if (child == 0) {
+      while (pool.compact().objects != 0) continue;
+      for (std::size_t i = 0; i < handles.size(); i += 4) {
+        if (pool.handles.lock(handles[i]) == nullptr || !pool.handles.unlock(handles[i]))
+          ::_exit(2);
+      }
+      ::_exit(pool.compact().objects == 0 ? 0 : 1);
+    }
+    passes.join();
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    wrong += status != 0;
+  }
+  CHECK(wrong == 0);
+}
+
 }  // namespace ashlar::test
