@@ -199,7 +199,7 @@ void empty_view(View& view);
 // Of whole pages. Null and errno. `alignment` is a power of two of at most a chunk.
 void* take_large(ashlar_shm& arena, Bytes bytes, Bytes alignment);
 // Takes a block and stores its offset into `slot` so that a death on the way leaks nothing.
-// `fill`, if there is one, is called on the block before.
+// publish() does the storing; if it returns false, it has not, and the block is given back.
 Offset take_into(ashlar_shm& arena, Bytes bytes, std::atomic<Offset>& slot,
                  bool (*publish)(std::atomic<Offset>& slot, Offset block, void* context),
                  void* context);

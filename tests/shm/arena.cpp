@@ -213,6 +213,15 @@ TEST_CASE("realloc keeps what was there") {
     std::memset(p, 7, next);
     bytes = next;
   }
+  // What cannot be had leaves the block as it is; nothing is a small block.
+  p = static_cast<unsigned char*>(ashlar_shm_realloc(arena, p, 1000));
+  REQUIRE(p != nullptr);
+  std::memset(p, 7, 1000);
+  CHECK(errno_of(ashlar_shm_realloc(arena, p, 100 * kMiB)) == ENOMEM);
+  CHECK(p[999] == 7);
+  p = static_cast<unsigned char*>(ashlar_shm_realloc(arena, p, 0));
+  REQUIRE(p != nullptr);
+  CHECK(arena.blocks() == 1);
   ashlar_shm_free(arena, p);
   CHECK(arena.blocks() == 0);
   CHECK(arena.broken() == "");
