@@ -14,8 +14,6 @@ inline void Arena::note_given(LaneSlabs& lane, ClassIndex c, std::uint32_t slots
   lane.used_bytes = lane.used_bytes - Bytes{slots} * size_class(c).slot_bytes;
 }
 
-// --- slots --------------------------------------------------------------------------------------
-
 std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want) {
   drain_inbox(lane);
   heed_plan(lane);
@@ -136,9 +134,41 @@ void Arena::give_by_word(ClassIndex c, void* const* slots, std::uint32_t count, 
   }
 }
 
+// The first slots, as far as they are of one slab, which is looked up once. Returns how many.
+template <Bytes kSlabBytes, bool kShort, class GiveBits>
+std::uint32_t Arena::give_run_of(ClassIndex c, void* const* slots, std::uint32_t count,
+                                 GiveBits&& give) {
+  const std::uint64_t magic = size_class(c).magic;
+  const Bytes slab = align_down(data_offset(slots[0]), kSlabBytes);
+  ChunkMeta& m = meta_[slab / kChunkBytes];
+  const std::uint64_t u = slab / kUnitBytes % kUnitsPerChunk;
+  BitmapWord* const words = kShort ? m.short_free[u] : m.long_free[u];
+  std::uint32_t i = 0;
+  for (Bytes offset; i < count && (offset = data_offset(slots[i]) - slab) < kSlabBytes;) {
+    const std::uint32_t begin = i;
+    std::uint32_t slot = slot_index(static_cast<std::uint32_t>(offset), magic);
+    const std::uint32_t w = slot / 64;
+    std::uint64_t bits = 0;
+    std::uint64_t twice = 0;
+    do {
+      const std::uint64_t bit = std::uint64_t{1} << slot % 64;
+      twice |= bits & bit;
+      bits |= bit;
+      if (++i == count || (offset = data_offset(slots[i]) - slab) >= kSlabBytes) break;
+      slot = slot_index(static_cast<std::uint32_t>(offset), magic);
+    } while (slot / 64 == w);
+    if (twice != 0 || give(m.slab[u], words + w, w, bits, slots + begin, i - begin) ==
+                          Give::double_free) [[unlikely]] {
+      report_double_free(slots + begin, i - begin);
+    }
+  }
+  return i;
+}
+
 // The loop that a free far from the caches spends its time in, in as few instructions as will do.
 // Two passes over blocks that the first-level cache holds: the first finds descriptors and bitmap
-// words and prefetches them, so that the second waits for none.
+// words and prefetches them, so that the second waits for none. Not where a block seems to be of
+// one slab: objects that were taken in a row are often given in a row.
 template <Bytes kSlabBytes, bool kShort, class GiveBits>
 void Arena::give_by_word_of(ClassIndex c, void* const* slots, std::uint32_t count,
                             GiveBits&& give) {
@@ -155,6 +185,13 @@ void Arena::give_by_word_of(ClassIndex c, void* const* slots, std::uint32_t coun
 
   while (count != 0) {
     const std::uint32_t n = count < kBlock ? count : kBlock;
+    const auto slab_of = [this](void* slot) { return align_down(data_offset(slot), kSlabBytes); };
+    if (n == kBlock && slab_of(slots[0]) == slab_of(slots[n - 1])) {
+      const std::uint32_t given = give_run_of<kSlabBytes, kShort>(c, slots, count, give);
+      slots += given;
+      count -= given;
+      continue;
+    }
     for (std::uint32_t i = 0; i < n; i++) {
       const Bytes offset = data_offset(slots[i]);
       const std::uint32_t slot = slot_index(static_cast<std::uint32_t>(offset % kSlabBytes), magic);
@@ -336,60 +373,6 @@ void Arena::set_list(SlabDescriptor& d, ClassIndex c, std::uint8_t list) {
   d.list = list;
   const bool until_empty = list == 0 || list == LaneSlabs::kAsideList;
   d.least_used = until_empty ? 1 : static_cast<std::int32_t>(least_used(size_class(c), list));
-}
-
-// --- pages --------------------------------------------------------------------------------------
-
-void* Arena::take_pages(PageCount pages, Bytes alignment, BlockKind kind, bool& zero) {
-  const Bytes aligned_pages = alignment > kPageBytes ? alignment / kPageBytes : 1;
-  if (aligned_pages > kNone) return nullptr;
-  const std::uint64_t origin = reinterpret_cast<std::uintptr_t>(data_) / kPageBytes;
-  const Block block =
-      buddy_.take(pages, PageCount{static_cast<std::uint32_t>(aligned_pages)}, kind, origin);
-  if (!block) return nullptr;
-  zero = block.zero;
-  return address_of(block.first);
-}
-
-bool Arena::give_pages(void* first, BlockKind kind) {
-  return data_offset(first) % kPageBytes == 0 && buddy_.give(page_of(first), kind);
-}
-
-bool Arena::resize_pages(void* first, PageCount pages, bool& zero) {
-  return buddy_.resize(page_of(first), pages, zero);
-}
-
-void* Arena::take_owned_pages(LaneSlabs& lane, PageCount pages, Bytes alignment) {
-  const Bytes stricter = alignment > kUnitBytes ? alignment : kUnitBytes;
-  bool zero = false;
-  void* const first = take_pages(pages, stricter, BlockKind::large, zero);
-  if (first == nullptr) return nullptr;
-  const UnitIndex unit = unit_of(page_of(first));
-  note_unit(lane, unit);
-  units_.set(unit, 1, UnitEntry::large(lane.tag));
-  return first;
-}
-
-bool Arena::give_owned_pages(void* first) {
-  const UnitEntry entry = entry_of(first);
-  return data_offset(first) % kUnitBytes == 0 && entry.is_large() &&
-         units_.remove(unit_of(page_of(first)), entry) && give_pages(first, BlockKind::large);
-}
-
-void Arena::give_all(LaneSlabs& lane) {
-  drain_inbox(lane);
-  for_each_of(
-      lane,
-      [&](Slab slab) {
-        slab.drain_remote();
-        give_slab_block(lane, unit_of_slab(slab), slab.size_class_info().slab_bytes / kUnitBytes);
-      },
-      [&](void* first, Bytes) {
-        const bool given = give_owned_pages(first);
-        ASHLAR_ASSERT(given);
-        static_cast<void>(given);
-      });
-  forget_slabs(lane);
 }
 
 }  // namespace ashlar

@@ -293,6 +293,8 @@ class alignas(kCacheLineBytes) Arena {
   [[gnu::noinline, gnu::cold]] void heed_plan_slow(LaneSlabs& lane);
   void take_back_slab(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   template <Bytes kSlabBytes, bool kShort, class GiveBits>
+  std::uint32_t give_run_of(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give);
+  template <Bytes kSlabBytes, bool kShort, class GiveBits>
   void give_by_word_of(ClassIndex c, void* const* slots, std::uint32_t count, GiveBits&& give);
   [[gnu::noinline]] Give give_and_place(LaneSlabs& lane, ClassIndex c, std::uint32_t w,
                                         std::uint64_t bits, void* const* slots,

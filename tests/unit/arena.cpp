@@ -169,6 +169,23 @@ TEST_CASE("slots of many slabs and in any order are given back at once") {
   CHECK(broken(g) == "");
 }
 
+TEST_CASE("neighbours in many slabs are given back at once, whoever stands between them") {
+  for (const ClassIndex c : {kSmall, class_for(16), kBig}) {
+    CAPTURE(size_class(c).slot_bytes);
+    ArenaGround g(8);
+    LaneSlabs& lane = add_lane(g.arena, 1);
+    Slots slots = take_slabs(g, lane, c, 3);
+    for (std::size_t i = 70; i + 40 < slots.size(); i += 50) std::swap(slots[i], slots[i + 40]);
+    std::swap(slots.front(), slots.back());
+    g.give(lane, c, slots);
+    CHECK(g.slabs() == 1);
+    CHECK(broken(g) == "");
+    std::set<void*> again;
+    for (void* slot : take_slabs(g, lane, c, 3)) again.insert(slot);
+    CHECK(again.size() == slots.size());
+  }
+}
+
 TEST_CASE("a double free of one's own slot ends the program with its address") {
   ArenaGround g(1);
   LaneSlabs& lane = add_lane(g.arena, 1);
@@ -190,6 +207,18 @@ TEST_CASE("a double free of one's own slot ends the program with its address") {
   dies_of(slots[4], [&] { g.give_remote({slots[4], slots[5], slots[4]}); });
   g.give_remote({slots[6]});
   dies_of(slots[6], [&] { g.give_remote({slots[6]}); });
+
+  // Among many neighbours, which are looked at in another way.
+  Slots many = take_slabs(g, lane, kSmall, 3);
+  void* const culprit = many[80];
+  many.insert(many.begin() + 83, culprit);
+  dies_of(culprit, [&] { g.give(lane, kSmall, many); });
+  dies_of(culprit, [&] { g.give_remote(many); });
+  many.erase(many.begin() + 83);
+  dies_of(slots[2], [&] {
+    many[40] = slots[2];
+    g.give(lane, kSmall, many);
+  });
 }
 
 TEST_CASE("the owner of a slot that somebody else freed too reports it") {
