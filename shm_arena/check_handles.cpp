@@ -46,11 +46,15 @@ bool check_handles(ashlar_shm& arena, Text& why) {
   auto* const objects = static_cast<std::uint32_t*>(map_private(bytes));
   if (objects == nullptr) return broken(why, "count", 0, "finds no memory");
   bool sound = check_entries(arena, objects, why);
-  for_each_handle_slab(arena, [&](const SlabRef& slab) {
-    if (sound && slab.used_slots() != objects[slab.first().v]) {
-      sound = broken(why, "slab", slab.first().v, "has slots in use without a handle, or shared");
-    }
-  });
+  for_each_handle_slab(
+      arena,
+      [&](const SlabRef& slab) {
+        if (sound && slab.used_slots() != objects[slab.first().v]) {
+          sound =
+              broken(why, "slab", slab.first().v, "has slots in use without a handle, or shared");
+        }
+      },
+      UnitIndex{0}, end_of_units(arena));
   unmap(objects, bytes);
   return sound;
 }

@@ -44,8 +44,9 @@ int compact(ashlar_shm& arena, std::uint64_t budget_us, Bytes budget_bytes, ashl
   if (view == nullptr) return errno;
   if (const int error = VictimWalk::claim(*view); error != 0) return error;
   ashlar_moved done{};
-  VictimWalk walk(*view, deadline_after(budget_us), budget_bytes);
-  const int error = walk.begin(done.freed);
+  const Deadline deadline(budget_us);
+  VictimWalk walk(*view, deadline, budget_bytes);
+  const int error = walk.begin(deadline, done.freed);
   more = error == 0 && walk.run([&](std::uint32_t index, HandleEntry entry, const SlabRef& slab) {
     HeldSlab from(arena, view->lane, slab.first());
     if (!from) return VictimWalk::Next::go_on;

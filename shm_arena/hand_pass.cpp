@@ -116,9 +116,10 @@ int begin_hand_pass(ashlar_shm& arena, std::uint64_t budget_us, Bytes budget_byt
   HandPass& pass = arena.hand_pass;
   pass.count = 0;
   pass.freed = 0;
-  pass.deadline_us = deadline_after(budget_us);
-  VictimWalk walk(*view, pass.deadline_us, budget_bytes);
-  if (const int error = walk.begin(pass.freed); error != 0) {
+  pass.deadline = Deadline(budget_us);
+  VictimWalk walk(*view, pass.deadline, budget_bytes);
+  // To the end: that nothing is proposed says that nothing is worth it.
+  if (const int error = walk.begin(Deadline(), pass.freed); error != 0) {
     ashlar_moved unused{};
     VictimWalk::let_go(*view, {}, unused);
     return error;
@@ -153,7 +154,7 @@ int end_hand_pass(ashlar_shm& arena, const ashlar_move* moves, std::size_t n, as
 }
 
 bool hand_pass_should_stop(const ashlar_shm& arena) {
-  return !is_open(arena) || is_over(arena.hand_pass.deadline_us);
+  return !is_open(arena) || arena.hand_pass.deadline.is_over();
 }
 
 }  // namespace ashlar::shm

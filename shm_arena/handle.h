@@ -8,6 +8,7 @@
 #include "pages.h"
 #include "plan.h"
 #include "processes.h"
+#include "victims.h"
 
 namespace ashlar::shm {
 
@@ -29,7 +30,7 @@ struct HandPass {
   // atomic: who begins a pass → all; the lane, plus one; 0: none does
   std::atomic<std::uint32_t> lane;
   std::uint32_t count;  // that thread's, like the next
-  std::uint64_t deadline_us;
+  Deadline deadline;
   Bytes freed;  // by the beginning
   Move move[kMoves];
 };
@@ -58,6 +59,7 @@ struct ashlar_shm {
   ashlar::shm::Processes processes;
   ashlar::shm::HandleHints hints;
   ashlar::shm::Plan plan;
+  ashlar::shm::Victims victims;
   ashlar::shm::HandPass hand_pass{};
   ashlar::Notices notices;
   ashlar::shm::Shortage shortage;

@@ -54,11 +54,13 @@ class HeldSlab {
   SlabRef slab_ = SlabRef::none();
 };
 
-// Calls visit(slab) for each slab of objects with handles, by address.
+// Calls visit(slab) for each slab of objects with handles that begins in [from, to), by address.
+// Returns where to go on.
 template <class Visit>
-void for_each_handle_slab(const ashlar_shm& arena, Visit&& visit) {
-  for_each_slab(
-      arena, [](std::uint64_t tag) { return tag >= kOpenTag; }, visit);
+UnitIndex for_each_handle_slab(const ashlar_shm& arena, Visit&& visit, UnitIndex from,
+                               UnitIndex to) {
+  return for_each_slab(
+      arena, [](std::uint64_t tag) { return tag >= kOpenTag; }, visit, from, to);
 }
 
 // A pass marks the slabs that it means to empty; see compaction.h. A hint.

@@ -74,6 +74,7 @@ struct alignas(kPageBytes) State {
   std::atomic<std::uint32_t> compactor;    // atomic: any; lane + 1, 0: nobody compacts
   // The entry with which its pass goes on, plus one; 0: no pass is under way.
   std::atomic<std::uint32_t> pass_at;  // compactor → next compactor
+  std::atomic<std::uint32_t> passes;   // compactor → all; how often victims were chosen
   // A chunk whose memory passes give back in pieces, plus one; 0: none. And pieces that are gone.
   std::atomic<std::uint32_t> leaving_chunk;   // compactor → next compactor
   std::atomic<std::uint32_t> leaving_pieces;  // likewise

@@ -21,7 +21,8 @@ constexpr std::uint64_t kPeriodPerCost = 100;
 template <class Visit>
 void for_each_slab_of_blocks(const ashlar_shm& arena, Visit&& visit) {
   for_each_slab(
-      arena, [](std::uint64_t tag) { return lane_of_tag(tag) < kLanes; }, visit);
+      arena, [](std::uint64_t tag) { return lane_of_tag(tag) < kLanes; }, visit, UnitIndex{0},
+      end_of_units(arena));
 }
 
 SlabFill fill_of(const SlabRef& slab) { return {slab.size_class_index(), slab.used_slots()}; }

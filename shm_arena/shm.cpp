@@ -123,6 +123,7 @@ ASHLAR_PUBLIC void ashlar_shm_close(ashlar_shm* arena) {
   shm::leave_arena(*arena);
   shm::unregister_handle(arena->number);
   arena->plan.close();
+  arena->victims.close();
   arena->processes.detach();
   arena->segment.close();
   shm::unmap(arena, sizeof *arena);

@@ -112,17 +112,23 @@ class SlabRef {
   BitmapWord* free_ = nullptr;
 };
 
-// Calls visit(slab) for each slab whose first unit's tag is wanted(tag), by address.
+// Calls visit(slab) for each slab that begins in [from, to) and whose first unit's tag is
+// wanted(tag), by address. Returns where to go on.
 template <class Wanted, class Visit>
-void for_each_slab(const ashlar_shm& arena, Wanted&& wanted, Visit&& visit) {
-  const std::uint32_t units = arena.pages.chunks() * kUnitsPerChunk;
-  for (std::uint32_t u = 0; u < units;) {
+UnitIndex for_each_slab(const ashlar_shm& arena, Wanted&& wanted, Visit&& visit, UnitIndex from,
+                        UnitIndex to) {
+  std::uint32_t u = from.v;
+  while (u < to.v) {
     const bool may_be = wanted(UnitEntry{arena.entry(UnitIndex{u}).load()}.tag());
     const SlabRef slab = may_be ? SlabRef::find(arena, UnitIndex{u}) : SlabRef::none();
     const bool whole = slab.exists() && slab.first().v == u;
     if (whole) visit(slab);
     u += whole ? slab.units() : 1;
   }
+  return {u};
+}
+inline UnitIndex end_of_units(const ashlar_shm& arena) {
+  return {arena.pages.chunks() * kUnitsPerChunk};
 }
 
 }  // namespace ashlar::shm

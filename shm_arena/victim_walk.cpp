@@ -3,10 +3,8 @@
 
 #include <cerrno>
 
-#include "os.h"
 #include "recovery.h"
 #include "shortage.h"
-#include "victims.h"
 
 namespace ashlar::shm {
 
@@ -24,15 +22,6 @@ void leave(ashlar_shm& arena, ChunkIndex chunk, std::uint32_t lane) {
 }
 
 }  // namespace
-
-std::uint64_t deadline_after(std::uint64_t budget_us) {
-  const std::uint64_t now = os::now_us();
-  return budget_us < UINT64_MAX - now ? now + budget_us : UINT64_MAX;
-}
-
-bool is_over(std::uint64_t deadline_us) {
-  return deadline_us != UINT64_MAX && os::now_us() >= deadline_us;
-}
 
 int VictimWalk::claim(View& view) {
   ashlar_shm& arena = *view.arena;
@@ -58,10 +47,13 @@ void VictimWalk::let_go(View& view, const ashlar_moved& done, ashlar_moved& move
   look_at_memory(view);
 }
 
-int VictimWalk::begin(Bytes& freed) {
+int VictimWalk::begin(Deadline deadline, Bytes& freed) {
   State& state = arena_.state();
   if (state.pass_at.load() != 0) return 0;
-  if (!choose_victims(view_, freed)) return ENOMEM;
+  bool chosen = false;
+  const int error = arena_.victims.choose(view_, deadline, freed, chosen);
+  if (error != 0 || !chosen) return error;
+  state.passes++;
   state.handle_room.store(~std::uint64_t{0});
   state.pass_at.store(1);
   return 0;
@@ -82,7 +74,8 @@ bool VictimWalk::drop_leaving_chunk() {
     const ChunkIndex chunk{state.leaving_chunk.load() - 1};
     const std::uint32_t pieces = state.leaving_pieces.load();
     if (chunk.v == kNone) return true;
-    if (is_spent()) return false;
+    if (has_begun_ && is_spent(kPieceUs)) return false;
+    has_begun_ = true;
     if (arena_.pages.drop_piece(chunk, pieces, view_.lane)) {
       state.leaving_pieces.store(pieces + 1);
     } else {

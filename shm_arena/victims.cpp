@@ -2,9 +2,11 @@
 #include "victims.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <new>
 #include <utility>
 
-#include "processes.h"
+#include "victim_walk.h"
 
 namespace ashlar::shm {
 
@@ -21,65 +23,96 @@ struct OfClass {
   std::uint32_t rest;  // how many of those with that score
 };
 
-class Ranking {
+constexpr std::uint32_t kUnitsAtOnce = 512;  // between two looks at the clock
+constexpr std::uint64_t kStepUs = 30;        // what they take, at most
+
+}  // namespace
+
+// At the beginning of memory of its own, which the tables follow.
+class Victims::Ranking {
  public:
-  explicit Ranking(ashlar_shm& arena) : arena_(arena), chunks_(arena.pages.chunks()) {
-    memory_ = map_private(bytes());
-    if (memory_ == nullptr) return;
-    classes_ = static_cast<OfClass*>(memory_);
-    live_ = reinterpret_cast<std::uint32_t*>(classes_ + kClassCount);
-    rank_ = reinterpret_cast<std::uint8_t*>(live_ + chunks_);
+  // Null: no memory.
+  static Ranking* make(ashlar_shm& arena) {
+    arena.pages.refresh();
+    const std::uint32_t chunks = arena.pages.chunks();
+    void* const memory = map_private(bytes_for(chunks));
+    return memory == nullptr ? nullptr : new (memory) Ranking(arena, chunks);
   }
-  ~Ranking() {
-    if (memory_ != nullptr) unmap(memory_, bytes());
+  static void unmake(Ranking* ranking) {
+    if (ranking != nullptr) unmap(ranking, bytes_for(ranking->chunks_));
   }
-  Ranking(const Ranking&) = delete;
-  bool exists() const { return memory_ != nullptr; }
+  bool is_current() const { return arena_.state().passes.load() == passes_; }
 
-  void count() {
-    for (std::uint32_t c = 0; c < chunks_; c++) {
-      live_[c] = (kPagesPerChunk - arena_.pages.buddy().free_pages(ChunkIndex{c})) * kPageBytes;
+  // A piece of it. True: all are chosen.
+  bool go_on(View& view, Bytes& freed) {
+    switch (walk_) {
+      case Walk::count:
+        for_some_slabs([&](const SlabRef& slab) { count(slab); });
+        if (is_at_end()) rank_chunks();
+        break;
+      case Walk::score:
+        for_some_slabs([&](const SlabRef& slab) { of_class(slab).slabs_of[score(slab)]++; });
+        if (is_at_end()) set_limits();
+        break;
+      case Walk::mark:
+        for_some_slabs([&](const SlabRef& slab) { mark(view, slab, freed); });
+        if (is_at_end()) return true;
     }
-    for_each_slab([&](const SlabRef& slab, std::uint32_t used) {
-      std::uint32_t& live = live_[chunk_of(slab.first()).v];
-      live -= std::min(live, slab.info().slab_bytes - used * slab.info().slot_bytes);
-      OfClass& c = classes_[slab.size_class_index().v];
-      c.used += used;
-      c.slabs++;
-    });
-    rank_chunks();
-    for_each_slab([&](const SlabRef& slab, std::uint32_t used) {
-      classes_[slab.size_class_index().v].slabs_of[score(slab, used)]++;
-    });
-    for (std::uint32_t c = 0; c < kClassCount; c++) {
-      if (classes_[c].slabs != 0) set_limit(classes_[c], kSizeClasses[c].capacity);
+    if (is_at_end()) {
+      walk_ = walk_ == Walk::count ? Walk::score : Walk::mark;
+      unit_ = 0;
     }
-  }
-
-  // Calls visit(slab, is_victim).
-  template <class Visit>
-  void decide(Visit&& visit) {
-    for_each_slab([&](const SlabRef& slab, std::uint32_t used) {
-      OfClass& c = classes_[slab.size_class_index().v];
-      const std::uint32_t s = score(slab, used);
-      const bool at_limit = s == c.last && c.rest != 0;
-      c.rest -= at_limit;
-      visit(slab, s < c.last || at_limit);
-    });
+    return false;
   }
 
  private:
-  Bytes bytes() const { return kClassCount * sizeof(OfClass) + chunks_ * Bytes{5}; }
+  enum class Walk : std::uint8_t { count, score, mark };
 
-  template <class Visit>
-  void for_each_slab(Visit&& visit) const {
-    for_each_handle_slab(arena_, [&](const SlabRef& slab) {
-      if (chunk_of(slab.first()).v < chunks_) visit(slab, slab.used_slots());
-    });
+  Ranking(ashlar_shm& arena, std::uint32_t chunks)
+      : arena_(arena), chunks_(chunks), passes_(arena.state().passes.load()) {
+    classes_ = reinterpret_cast<OfClass*>(this + 1);
+    live_ = reinterpret_cast<std::uint32_t*>(classes_ + kClassCount);
+    rank_ = reinterpret_cast<std::uint8_t*>(live_ + chunks_);
+    for (std::uint32_t c = 0; c < chunks_; c++) {
+      live_[c] = (kPagesPerChunk - arena_.pages.buddy().free_pages(ChunkIndex{c})) * kPageBytes;
+    }
+  }
+  static Bytes bytes_for(std::uint32_t chunks) {
+    return sizeof(Ranking) + kClassCount * sizeof(OfClass) + chunks * Bytes{5};
   }
 
-  std::uint32_t score(const SlabRef& slab, std::uint32_t used) const {
-    return rank_[chunk_of(slab.first()).v] + used * (kSteps - 1) / slab.info().capacity;
+  bool is_at_end() const { return unit_ >= chunks_ * kUnitsPerChunk; }
+  template <class Visit>
+  void for_some_slabs(Visit&& visit) {
+    const std::uint32_t end = chunks_ * kUnitsPerChunk;
+    const UnitIndex to{end - unit_ < kUnitsAtOnce ? end : unit_ + kUnitsAtOnce};
+    unit_ = for_each_handle_slab(arena_, visit, UnitIndex{unit_}, to).v;
+  }
+  OfClass& of_class(const SlabRef& slab) { return classes_[slab.size_class_index().v]; }
+
+  void count(const SlabRef& slab) {
+    const std::uint32_t used = slab.used_slots();
+    std::uint32_t& live = live_[chunk_of(slab.first()).v];
+    live -= std::min(live, slab.info().slab_bytes - used * slab.info().slot_bytes);
+    of_class(slab).used += used;
+    of_class(slab).slabs++;
+  }
+
+  std::uint32_t score(const SlabRef& slab) const {
+    const std::uint32_t fullness = slab.used_slots() * (kSteps - 1) / slab.info().capacity;
+    return rank_[chunk_of(slab.first()).v] + fullness;
+  }
+
+  void mark(View& view, const SlabRef& slab, Bytes& freed) {
+    OfClass& c = of_class(slab);
+    const std::uint32_t s = score(slab);
+    const bool at_limit = s == c.last && c.rest != 0;
+    c.rest -= at_limit;
+    const bool victim = s < c.last || at_limit;
+    mark_victim(slab, victim);
+    if (!victim || slab.used_slots() != 0) return;
+    HeldSlab held(arena_, view.lane, slab.first());
+    if (held) freed += retire_victim(arena_, held);
   }
 
   // Equally full ones rank by address.
@@ -95,36 +128,42 @@ class Ranking {
     }
   }
 
-  static void set_limit(OfClass& c, std::uint32_t capacity) {
-    std::uint32_t victims = c.slabs - static_cast<std::uint32_t>(divide_up(c.used, capacity));
-    while (c.last < kScores - 1 && c.slabs_of[c.last] <= victims) victims -= c.slabs_of[c.last++];
-    c.rest = victims;
+  void set_limits() {
+    for (std::uint32_t i = 0; i < kClassCount; i++) {
+      OfClass& c = classes_[i];
+      if (c.slabs == 0) continue;
+      const std::uint64_t needed = divide_up(c.used, std::uint64_t{kSizeClasses[i].capacity});
+      std::uint32_t victims = c.slabs - static_cast<std::uint32_t>(needed);
+      while (c.last < kScores - 1 && c.slabs_of[c.last] <= victims) victims -= c.slabs_of[c.last++];
+      c.rest = victims;
+    }
   }
 
   ashlar_shm& arena_;
   std::uint32_t chunks_;
-  void* memory_ = nullptr;
+  std::uint32_t passes_;  // of the arena, when this began
+  Walk walk_ = Walk::count;
+  std::uint32_t unit_ = 0;  // where the walk goes on
   OfClass* classes_ = nullptr;
   std::uint32_t* live_ = nullptr;  // bytes in use of each chunk
   std::uint8_t* rank_ = nullptr;   // of each chunk, the emptiest first
 };
 
-}  // namespace
+int Victims::choose(View& view, Deadline deadline, Bytes& freed, bool& chosen) {
+  chosen = false;
+  if (ranking_ != nullptr && !ranking_->is_current()) close();
+  if (ranking_ == nullptr) ranking_ = Ranking::make(*view.arena);
+  if (ranking_ == nullptr) return ENOMEM;
+  do {
+    chosen = ranking_->go_on(view, freed);
+  } while (!chosen && !deadline.is_over(kStepUs));
+  if (chosen) close();
+  return 0;
+}
 
-bool choose_victims(View& view, Bytes& freed) {
-  ashlar_shm& arena = *view.arena;
-  arena.pages.refresh();
-  Ranking ranking(arena);
-  if (!ranking.exists()) return false;
-  ranking.count();
-  ranking.decide([&](const SlabRef& slab, bool victim) {
-    mark_victim(slab, victim);
-    if (!victim || slab.used_slots() != 0) return;
-    const Bytes slab_bytes = slab.info().slab_bytes;
-    HeldSlab held(arena, view.lane, slab.first());
-    if (held && held.is_empty() && held.retire()) freed += slab_bytes;
-  });
-  return true;
+void Victims::close() {
+  Ranking::unmake(ranking_);
+  ranking_ = nullptr;
 }
 
 }  // namespace ashlar::shm

@@ -194,8 +194,7 @@ size_t ashlar_shm_handle_size(ashlar_shm *, ashlar_handle);
 /* Moves objects out of sparse slabs and gives those back, for about `budget_us` microseconds and
  * `budget_bytes` bytes moved (UINT64_MAX, SIZE_MAX: no limit). Adds to *moved, which may be null.
  * Returns 1: there is more to do, call again, from any process; 0: the pass is complete. -1 on error.
- * One thread compacts at a time; all others go on. A call may take 0.4 ms longer, while 2 MiB that
- * became free go back to the kernel. */
+ * One thread compacts at a time; all others go on. */
 int ashlar_shm_compact(ashlar_shm *, uint64_t budget_us, size_t budget_bytes, ashlar_moved *moved);
 
 /* --- passes by hand -------------------------------------------------------------------------------
