@@ -112,6 +112,15 @@ class alignas(kCacheLineBytes) Arena {
   // Takes over what others freed into this lane's slabs. True if there was anything.
   bool drain_inbox(LaneSlabs& lane);
 
+  // Whether one of the lane's slabs of that class has room, after looking at what others freed.
+  bool has_room(LaneSlabs& lane, ClassIndex c) {
+    drain_inbox(lane);
+    return lane.nonempty[c.v] != 0 || lane.aside[c.v] != kNone;
+  }
+  // The fullest slab with room of a class becomes another lane's. No thread may have `from`, nor
+  // may it have slots of that class at hand. False: there is none.
+  bool adopt_slab(LaneSlabs& from, LaneSlabs& to, ClassIndex c);
+
   // A new lane's slabs, none yet, at an address inside the arena; see LaneSlabs for `tag`.
   void init_lane(LaneSlabs& lane, std::uint64_t tag);
   // Takes over what others freed into this lane's slabs without a notification that reached us.

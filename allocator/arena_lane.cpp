@@ -36,6 +36,28 @@ void Arena::forget_slabs(LaneSlabs& lane) {
   }
 }
 
+// Of one unit, for then it is one store that makes it the other's, and nobody sees it half way.
+bool Arena::adopt_slab(LaneSlabs& from, LaneSlabs& to, ClassIndex c) {
+  if (size_class(c).slab_bytes != kUnitBytes) return false;
+  heed_plan(from);
+  const std::uint32_t fullest = fullest_slab(from, c);
+  if (fullest == kNone) return false;
+  const UnitIndex unit{fullest};
+  const Slab slab = slab_at(unit, c);
+  const Bytes used = Bytes{slab.descriptor().used} * size_class(c).slot_bytes;
+  unlink(from, c, slab);
+  from.slab_bytes = from.slab_bytes - kUnitBytes;
+  from.used_bytes = from.used_bytes - used;
+  note_unit(to, unit);
+  slab.descriptor().owner.store(to.index.v);
+  units_.set(unit, 1, UnitEntry{to.tag, c});
+  to.slab_bytes = to.slab_bytes + kUnitBytes;
+  to.used_bytes = to.used_bytes + used;
+  place(to, c, slab);
+  drain_slab(to, unit);  // what was announced to `from` a moment ago
+  return true;
+}
+
 // A slab may have been caught while it was made or given up: some of its units have entries, and
 // the block decides whether it is one. Nobody else looks at this lane's entries now.
 void Arena::recover_lane(LaneSlabs& lane) {
@@ -63,6 +85,7 @@ void Arena::recover_lane(LaneSlabs& lane) {
     if (is_first_unit(unit, entry) && buddy_.kind_at(first_page(unit)) == BlockKind::slab) {
       units_.set(unit, info.slab_bytes / kUnitBytes, entry);
       Slab slab = slab_at(unit, entry.size_class());
+      slab.descriptor().owner.store(lane.index.v);
       slab.recount();
       slab.drain_remote();
       set_list(slab.descriptor(), entry.size_class(), LaneSlabs::kNoList);

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "compact.h"
+#include "lane_parts.h"
 #include "maintenance.h"
 #include "notices.h"
 #include "options.h"
@@ -29,6 +30,8 @@ constexpr std::uint32_t kMsToEarn = 4;
 
 // What a thread that ends may leave in its magazines for the next one.
 constexpr Bytes kMostLeft = 256 * kKiB;
+// Lanes without a thread that are asked for a slab.
+constexpr std::uint32_t kMostAsked = 16;
 
 enum class ThreadState : std::uint8_t { young, ended };
 
@@ -184,6 +187,20 @@ bool Heap::drain_pool() {
   if (shared_ != nullptr && !shared_orphaned_) any |= arena.drain_inbox(*shared_);
   shared_lock_.unlock();
   return any;
+}
+
+bool Heap::adopt_slab(Lane& lane, ClassIndex c) {
+  bool adopted = false;
+  std::uint32_t asked = 0;
+  for_each_pooled([&](Lane& pooled) {
+    const Busy busy(pooled);
+    if (arena.has_room(pooled.slabs, c)) {
+      flush_magazine(pooled, c);
+      adopted = arena.adopt_slab(pooled.slabs, lane.slabs, c);
+    }
+    return adopted || ++asked == kMostAsked;
+  });
+  return adopted;
 }
 
 void* Heap::take_dense_from_pool(ClassIndex c) {

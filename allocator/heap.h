@@ -60,6 +60,9 @@ class Heap {
     }
     pool_lock_.unlock();
   }
+  // A slab with room of a lane without a thread becomes this lane's. False: there is none, as far
+  // as it was looked.
+  bool adopt_slab(Lane& lane, ClassIndex c);
   // A slot of a slab that no thread looks after; see Arena::take_dense.
   void* take_dense_from_pool(ClassIndex c);
   // Calls work(LaneSlabs&) for the slabs that threads without a lane share.

@@ -197,6 +197,7 @@ void tick(Lane& lane) {
   const std::uint32_t others = m.capacity - 1u;
   const std::uint32_t before = slots_before_sample(lane, c, others);
   const std::uint32_t want = 1 + before;
+  if (!arena.has_room(lane.slabs, c)) heap.adopt_slab(lane, c);
   for (;;) {
     const std::uint32_t seen = arena.chunks();
     const Stack base = m.take_base;

@@ -422,6 +422,39 @@ TEST_CASE("statistics add up") {
   CHECK(s.allocated == before.allocated);
 }
 
+TEST_CASE("slabs of threads that have ended are used before new ones") {
+  constexpr std::size_t kSlots = 10'000;
+  constexpr ClassIndex kClass = class_for(704);
+  std::vector<void*> left;
+  for (int i = 0; i < 3; i++) {  // one at a time, so that one lane has what all of them leave
+    std::thread([&] {
+      const std::vector<void*> slots = take(kClass, kSlots);
+      std::vector<void*> others;
+      for (std::size_t n = 0; n < kSlots; n++) (n % 2 == 0 ? left : others).push_back(slots[n]);
+      give(others);
+      heap.end_this_thread();
+    }).join();
+  }
+  for (void* slot : left) std::memset(slot, 0x5a, 704);
+  const std::uint64_t slabs = stats().classes[kClass.v].slabs;
+  std::vector<void*> mine = take(kClass, kSlots / 2);
+  CHECK(stats().classes[kClass.v].slabs <= slabs + 1);
+  for (void* slot : mine) std::memset(slot, 0xa5, 704);
+  for (void* slot : left) REQUIRE(*static_cast<unsigned char*>(slot) == 0x5a);
+  CHECK(broken() == "");
+
+  // A thread that has the lane now frees what lies in slabs that are this thread's.
+  std::thread([&] {
+    give(take(kClass, 100));
+    give(left);
+    heap.end_this_thread();
+  }).join();
+  give(mine);
+  CHECK(broken() == "");
+  maintenance.trim();
+  CHECK(stats().classes[kClass.v].used == 0);
+}
+
 TEST_SUITE_END();
 
 // The last one: here the thread of our own runs for a moment, and is not started again.
