@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace ashlar {
 
@@ -121,30 +122,35 @@ bool reclaim_magazine(Lane& lane, ClassIndex c) {
   return reclaimed != 0;
 }
 
-// Purges the stacks of a frozen lane whose magazines are empty. A push that has not seen the new
-// end when the barrier is over has stored its slot by then, and only at the top. Whether that is
-// what lies there, or something older, its slab knows; if it may be, the page stays.
+bool holds_slots(Stack base, Stack top) {
+  return base < top && std::any_of(base, top, [](const void* word) { return word != nullptr; });
+}
+
+// Purges the stacks of a frozen lane if they hold no slots. The owner may still be halfway through
+// one push or pop. A push that has not seen the new end when the barrier is over has stored its
+// slot by then, and a pop the new top, so that either slot lies at a top. Whether that is what lies
+// there, or something older, its slab knows; if it may be, the page stays.
 void purge_stacks(Lane& lane) {
   for (Magazine& m : lane.magazine) m.give_end = m.give_base;  // the next push waits for us
   if (!os::barrier_in_all_threads()) return;
   auto* const begin = reinterpret_cast<std::byte*>(&lane);
   bool stays[kLanePages.v] = {};
   for (const Magazine& m : lane.magazine) {
-    if (m.count() > m.has_mark()) return;
-    const Stack top = m.give;
-    const void* const slot = std::atomic_ref(*top).load(std::memory_order_relaxed);  // see above
-    const bool may_be_pushed = arena.locate(slot).kind == Place::Kind::slot;
-    stays[static_cast<Bytes>(reinterpret_cast<std::byte*>(top) - begin) / kPageBytes] |=
-        may_be_pushed;
+    // Both may move meanwhile, so each is read once; and a count may be one too low.
+    const std::pair<Stack, Stack> stacks[] = {{m.take_base, m.take.acquire()},
+                                              {m.give_base, m.give.acquire()}};
+    for (const auto& [base, top] : stacks) {
+      if (holds_slots(base, top)) return;
+      const void* const slot = std::atomic_ref(*top).load(std::memory_order_relaxed);  // see above
+      const bool may_be_on_its_way = arena.locate(slot).kind == Place::Kind::slot;
+      stays[static_cast<Bytes>(reinterpret_cast<std::byte*>(top) - begin) / kPageBytes] |=
+          may_be_on_its_way;
+    }
   }
-  const auto page_behind = [&](Stack word) {
-    return align_up(static_cast<Bytes>(reinterpret_cast<std::byte*>(word) - begin), kPageBytes) /
-           kPageBytes;
-  };
-  const Bytes end = page_behind(lane.stack_room);
-  for (Bytes page = page_behind(lane.stacks()); page < end; page++) {
+  // To the lane's end: stacks that were emptied have left theirs behind `stack_room`.
+  for (Bytes page = sizeof(Lane) / kPageBytes; page < kLanePages.v; page++) {
     Bytes last = page;
-    while (last < end && !stays[last]) last++;
+    while (last < kLanePages.v && !stays[last]) last++;
     if (last != page) os::purge(begin + page * kPageBytes, (last - page) * kPageBytes);
     page = last;
   }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // What is left behind by an owner that is killed between any two instructions.
 //
-// The processor's trap flag stops after every instruction. An arena is then copied to another
-// address, as it stands, and recovered there; the heap is left where it is, for good, as a thread
-// leaves it that a forked child does not have.
+// An arena is copied to another address after each, as it stands, and recovered there; the heap is
+// left where it is, for good, as a thread leaves it that a forked child does not have.
 #include <csetjmp>
 #include <cstring>
 #include <map>
 
+#include "../unit/stepped.h"
 #include "heap.h"
 #include "maintenance.h"
 #include "options.h"
@@ -16,38 +16,6 @@
 namespace ashlar::test {
 
 namespace {
-
-#if defined(__SANITIZE_THREAD__)
-constexpr bool kCanStep = false;  // signals are put off
-#else
-constexpr bool kCanStep = true;
-#endif
-
-// Called after each instruction of stepped().
-void (*on_instruction)(void*);
-void* on_instruction_argument;
-
-void trapped(int) { on_instruction(on_instruction_argument); }
-
-template <class Act, class Visit>
-void stepped(Act&& act, Visit&& visit) {
-  on_instruction = [](void* v) { (*static_cast<std::remove_reference_t<Visit>*>(v))(); };
-  on_instruction_argument = &visit;
-  struct sigaction trap {};
-  trap.sa_handler = trapped;
-  trap.sa_flags = SA_NODEFER;  // a check that fails leaves the handler by an exception
-  struct sigaction before {};
-  ::sigaction(SIGTRAP, &trap, &before);
-  // Below the red zone of this function.
-  asm volatile(
-      "lea -256(%%rsp), %%rsp; pushfq; orq $0x100, (%%rsp); popfq; lea 256(%%rsp), %%rsp" ::
-          : "memory", "cc");
-  act();
-  asm volatile(
-      "lea -256(%%rsp), %%rsp; pushfq; andq $~0x100, (%%rsp); popfq; lea 256(%%rsp), %%rsp" ::
-          : "memory", "cc");
-  ::sigaction(SIGTRAP, &before, nullptr);
-}
 
 // --- the arena ----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 // Lanes: what is done for one while its owner sleeps, is stopped anywhere, or is gone.
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <set>
 #include <thread>
 
@@ -9,6 +10,7 @@
 #include "maintenance.h"
 #include "quiet_heap.h"
 #include "stats.h"
+#include "stepped.h"
 
 namespace ashlar::test {
 
@@ -136,26 +138,31 @@ TEST_CASE("a child whose lane was being reclaimed at the fork gets whole slots")
 }
 
 TEST_CASE("a sleeping thread's lane takes a few pages, whatever its thread did before") {
-  for (Bytes bytes = 16; bytes <= 512; bytes += 16) give(take(class_for(bytes), 3000));
-  Lane& lane = *this_lane();
-  const auto resident = [&] {
-    return os::resident_bytes(&lane, bytes_of(kLanePages)) / kPageBytes;
+  const auto use_classes = [] {
+    for (Bytes bytes = 16; bytes <= 512; bytes += 16) {
+      const auto slots = take(class_for(bytes), 3000);
+      CHECK(all_distinct(slots));
+      give(slots);
+    }
   };
-  CHECK(resident() > 20);
-  look(false);
-  look(false);
-  CHECK(lane.is_bare);
-  CHECK(resident() <= 4);
-  CHECK(broken() == "");
-  // Its owner goes on where it was.
-  for (Bytes bytes = 16; bytes <= 512; bytes += 16) {
-    const auto slots = take(class_for(bytes), 3000);
-    CHECK(all_distinct(slots));
-    give(slots);
+  for (bool emptied : {false, true}) {
+    use_classes();
+    Lane& lane = *this_lane();
+    const auto resident = [&] {
+      return os::resident_bytes(&lane, bytes_of(kLanePages)) / kPageBytes;
+    };
+    CHECK(resident() > 20);
+    if (emptied) empty_magazines(lane);  // as while it shrinks
+    look(false);
+    look(false);
+    CHECK(lane.is_bare);
+    CHECK(resident() <= 4);
+    CHECK(broken() == "");
+    use_classes();  // it goes on where it was
+    CHECK(broken() == "");
+    maintenance.trim();
+    CHECK(allocated() == 0);
   }
-  CHECK(broken() == "");
-  maintenance.trim();
-  CHECK(allocated() == 0);
 }
 
 TEST_CASE("what a thread was about to push when it was stopped is not lost") {
@@ -202,6 +209,59 @@ TEST_CASE("what a thread was about to pop when it was stopped is its own") {
   CHECK(all_distinct(others));
   give(others);
   CHECK(broken() == "");
+}
+
+// Each call in turn, as often as it has instructions; after another one each time, all that this
+// thread keeps at hand is taken from it.
+TEST_CASE("a thread is stopped after any instruction of malloc or free, and loses nothing") {
+  if (!kCanStep) return;
+  void* in_hand = nullptr;
+  const auto malloc_one = [&] { in_hand = take_slot(kSmall); };
+  const auto free_one = [&] { give_slot(in_hand); };
+  const std::function<void()> calls[] = {malloc_one, free_one, [&] { free_one(), malloc_one(); },
+                                         [&] { malloc_one(), free_one(); }};
+  give(take(kSmall, 900));  // its stacks lie behind the first pages then, and can be purged
+  for (std::size_t call = 0; call < std::size(calls); call++) {
+    CAPTURE(call);
+    std::uint32_t looks = 0;
+    for (bool looked = true; looked;) {
+      const std::uint32_t at = looks + 1;
+      CAPTURE(at);
+      auto slots = take(kSmall, 20);
+      const bool frees_first = call == 1 || call == 2;
+      in_hand = frees_first ? slots.back() : nullptr;
+      if (frees_first) slots.pop_back();
+      flush_lane(*this_lane());
+      // One slot in `take`, one in `give`: malloc meets the last of a stack.
+      give({slots[0], slots[1]});
+      slots[0] = take_slot(kSmall);
+      give_slot(slots[2]);
+      slots.erase(slots.begin() + 1, slots.begin() + 3);
+      REQUIRE(this_lane()->magazine[kSmall.v].take ==
+              this_lane()->magazine[kSmall.v].take_base + 1);
+
+      looked = false;
+      std::uint32_t instructions = 0;
+      stepped(calls[call], [&] {
+        if (++instructions != at) return;
+        step_no_further();
+        const Frozen frozen(*this_lane());
+        if (!frozen) return;  // nobody else may look at it there
+        tend_lane(*this_lane(), true);
+        looked = true;
+        looks++;
+      });
+      REQUIRE(broken() == "");
+      if (call == 0 || call == 2) slots.push_back(in_hand);
+      const auto others = take(kSmall, 300);
+      slots.insert(slots.end(), others.begin(), others.end());
+      REQUIRE(all_distinct(slots));
+      give(slots);
+      flush_lane(*this_lane());
+      REQUIRE(allocated() == 0);
+    }
+    CHECK(looks > 10);
+  }
 }
 
 TEST_CASE("a thread that pushes and pops all the time loses nothing to who looks after its lane") {
