@@ -98,10 +98,9 @@ void* pop_and_mark(Lane& lane, ClassIndex c) {
   return std::exchange(m.take[-1 - static_cast<std::ptrdiff_t>(before)], nullptr);
 }
 
+bool is_at_null(const Magazine& m) { return m.take != m.take_base && m.take[-1] == nullptr; }
 // malloc has come to the mark.
-bool is_at_mark(const Magazine& m) {
-  return m.has_mark() && m.take != m.take_base && m.take[-1] == nullptr;
-}
+bool is_at_mark(const Magazine& m) { return m.has_mark() && is_at_null(m); }
 
 // What was freed last is in `take` now. How far it goes is asked when malloc needs it: were it
 // asked here, whether it is given back instead could depend on the answer.
@@ -332,7 +331,9 @@ void* take_slow(Bytes requested, ClassIndex c) {
   Magazine& m = lane->magazine[c.v];
   const bool at_mark = is_at_mark(m);
   if (at_mark) m.take = m.take - 1;
-  if (m.reclaimed != 0) [[unlikely]]
+  // The child of a handler that interrupted the pop has not counted the word that was above the
+  // top.
+  if (m.reclaimed != 0 || is_at_null(m)) [[unlikely]]
     settle_slow(m);
   const bool dry = m.take == m.take_base;
   if (dry && m.give != m.give_base) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "heap.h"
 #include "maintenance.h"
@@ -44,6 +45,57 @@ void look(bool all) {
   const Frozen frozen(*this_lane());
   REQUIRE(frozen);
   tend_lane(*this_lane(), all);
+}
+
+// Calls malloc and free, in turn and in both orders, as often as they have instructions. Another
+// one is the last each time before stopped(lane) looks at the thread's lane; false: nobody may, as
+// it is in a slow path. Then afterwards(slots) has what the thread holds.
+template <class Stopped, class Afterwards>
+void at_each_instruction(Stopped&& stopped, Afterwards&& afterwards) {
+  void* in_hand = nullptr;
+  const auto malloc_one = [&] { in_hand = take_slot(kSmall); };
+  const auto free_one = [&] { give_slot(in_hand); };
+  const std::function<void()> calls[] = {malloc_one, free_one, [&] { free_one(), malloc_one(); },
+                                         [&] { malloc_one(), free_one(); }};
+  for (std::size_t call = 0; call < std::size(calls); call++) {
+    CAPTURE(call);
+    std::uint32_t looks = 0;
+    for (bool looked = true; looked;) {
+      CAPTURE(looks);
+      auto slots = take(kSmall, 20);
+      const bool frees_first = call == 1 || call == 2;
+      in_hand = slots.back();
+      if (frees_first) slots.pop_back();
+      flush_lane(*this_lane());
+      // One slot in `take`, one in `give`: malloc meets the last of a stack.
+      give({slots[0], slots[1]});
+      slots[0] = take_slot(kSmall);
+      give_slot(slots[2]);
+      slots.erase(slots.begin() + 1, slots.begin() + 3);
+      const Magazine& m = this_lane()->magazine[kSmall.v];
+      REQUIRE(m.take == m.take_base + 1);
+      REQUIRE(m.give == m.give_base + 1);
+
+      looked = false;
+      std::uint32_t instructions = 0;
+      stepped(calls[call], [&] {
+        if (++instructions != looks + 1) return;
+        step_no_further();
+        looked = stopped(*this_lane());
+      });
+      looks += looked;
+      if (call == 0 || call == 2) slots.push_back(in_hand);
+      afterwards(slots);
+      REQUIRE(broken() == "");
+      const auto others = take(kSmall, 300);
+      slots.insert(slots.end(), others.begin(), others.end());
+      REQUIRE(all_distinct(slots));
+      give(slots);
+      flush_lane(*this_lane());
+      REQUIRE(allocated() == 0);
+    }
+    CHECK(looks > 10);
+  }
 }
 
 }  // namespace
@@ -211,57 +263,43 @@ TEST_CASE("what a thread was about to pop when it was stopped is its own") {
   CHECK(broken() == "");
 }
 
-// Each call in turn, as often as it has instructions; after another one each time, all that this
-// thread keeps at hand is taken from it.
 TEST_CASE("a thread is stopped after any instruction of malloc or free, and loses nothing") {
   if (!kCanStep) return;
-  void* in_hand = nullptr;
-  const auto malloc_one = [&] { in_hand = take_slot(kSmall); };
-  const auto free_one = [&] { give_slot(in_hand); };
-  const std::function<void()> calls[] = {malloc_one, free_one, [&] { free_one(), malloc_one(); },
-                                         [&] { malloc_one(), free_one(); }};
   give(take(kSmall, 900));  // its stacks lie behind the first pages then, and can be purged
-  for (std::size_t call = 0; call < std::size(calls); call++) {
-    CAPTURE(call);
-    std::uint32_t looks = 0;
-    for (bool looked = true; looked;) {
-      const std::uint32_t at = looks + 1;
-      CAPTURE(at);
-      auto slots = take(kSmall, 20);
-      const bool frees_first = call == 1 || call == 2;
-      in_hand = frees_first ? slots.back() : nullptr;
-      if (frees_first) slots.pop_back();
-      flush_lane(*this_lane());
-      // One slot in `take`, one in `give`: malloc meets the last of a stack.
-      give({slots[0], slots[1]});
-      slots[0] = take_slot(kSmall);
-      give_slot(slots[2]);
-      slots.erase(slots.begin() + 1, slots.begin() + 3);
-      REQUIRE(this_lane()->magazine[kSmall.v].take ==
-              this_lane()->magazine[kSmall.v].take_base + 1);
+  at_each_instruction(
+      [](Lane& lane) {
+        const Frozen frozen(lane);
+        if (frozen) tend_lane(lane, true);
+        return static_cast<bool>(frozen);
+      },
+      [](auto&) {});
+}
 
-      looked = false;
-      std::uint32_t instructions = 0;
-      stepped(calls[call], [&] {
-        if (++instructions != at) return;
-        step_no_further();
-        const Frozen frozen(*this_lane());
-        if (!frozen) return;  // nobody else may look at it there
-        tend_lane(*this_lane(), true);
-        looked = true;
-        looks++;
+TEST_CASE("a handler forks after any instruction of malloc or free, while the lane is reclaimed") {
+  if (!kCanStep) return;
+  pid_t child = -1;
+  at_each_instruction(
+      [&](Lane& lane) {
+        if (lane.owner != OwnerState::outside) return false;
+        child = ::fork();
+        if (child != 0) return true;
+        if (!lane.frozen.try_lock()) ::_exit(4);
+        lane.magazine[kSmall.v].take_base[0] = nullptr;  // and not counted yet
+        heap.after_fork_in_child();
+        return true;
+      },
+      [&](std::vector<void*>& slots) {
+        const pid_t forked = std::exchange(child, -1);
+        int status = 0;
+        if (forked > 0) REQUIRE(::waitpid(forked, &status, 0) == forked);
+        REQUIRE(status == 0);
+        if (forked != 0) return;
+        const auto others = take(kSmall, 300);
+        slots.insert(slots.end(), others.begin(), others.end());
+        const bool whole = all_distinct(slots) && broken() == "";
+        give(slots);
+        ::_exit(whole && broken() == "" ? 0 : 3);
       });
-      REQUIRE(broken() == "");
-      if (call == 0 || call == 2) slots.push_back(in_hand);
-      const auto others = take(kSmall, 300);
-      slots.insert(slots.end(), others.begin(), others.end());
-      REQUIRE(all_distinct(slots));
-      give(slots);
-      flush_lane(*this_lane());
-      REQUIRE(allocated() == 0);
-    }
-    CHECK(looks > 10);
-  }
 }
 
 TEST_CASE("a thread that pushes and pops all the time loses nothing to who looks after its lane") {
