@@ -97,9 +97,9 @@ bool reclaim_magazine(Lane& lane, ClassIndex c) {
   std::uint32_t reclaimed = reclaim(lane, c, m.give_base, m.give.acquire());
   Stack at = m.take_base;
   while (at < m.take && *at == nullptr) at++;
-  while (m.take > at) {
+  for (Stack top = m.take; top > at; top = m.take) {
     void* slots[kBlock];
-    const std::ptrdiff_t count = std::min(m.take - at, kBlock);
+    const std::ptrdiff_t count = std::min(top - at, kBlock);
     for (std::ptrdiff_t i = 0; i < count; i++) {
       slots[i] = take_word(at[i]);
     }

@@ -47,9 +47,15 @@ void look(bool all) {
   tend_lane(*this_lane(), all);
 }
 
-// Calls malloc and free, in turn and in both orders, as often as they have instructions. Another
-// one is the last each time before stopped(lane) looks at the thread's lane; false: nobody may, as
-// it is in a slow path. Then afterwards(slots) has what the thread holds.
+#ifdef __OPTIMIZE__
+constexpr std::uint32_t kStride = 1;
+#else
+constexpr std::uint32_t kStride = 31;  // ten times as many instructions, and slower ones
+#endif
+
+// Calls malloc and free, in turn and in both orders, as often as they have instructions. After
+// another one each time, stopped(lane) may work on the thread's lane; false: nobody may, as it is
+// in a slow path. Then afterwards(slots) is given what the thread holds.
 template <class Stopped, class Afterwards>
 void at_each_instruction(Stopped&& stopped, Afterwards&& afterwards) {
   void* in_hand = nullptr;
@@ -59,9 +65,10 @@ void at_each_instruction(Stopped&& stopped, Afterwards&& afterwards) {
                                          [&] { malloc_one(), free_one(); }};
   for (std::size_t call = 0; call < std::size(calls); call++) {
     CAPTURE(call);
-    std::uint32_t looks = 0;
+    std::uint32_t at = 0;
     for (bool looked = true; looked;) {
-      CAPTURE(looks);
+      at += kStride;
+      CAPTURE(at);
       auto slots = take(kSmall, 20);
       const bool frees_first = call == 1 || call == 2;
       in_hand = slots.back();
@@ -79,11 +86,10 @@ void at_each_instruction(Stopped&& stopped, Afterwards&& afterwards) {
       looked = false;
       std::uint32_t instructions = 0;
       stepped(calls[call], [&] {
-        if (++instructions != looks + 1) return;
+        if (++instructions != at) return;
         step_no_further();
         looked = stopped(*this_lane());
       });
-      looks += looked;
       if (call == 0 || call == 2) slots.push_back(in_hand);
       afterwards(slots);
       REQUIRE(broken() == "");
@@ -94,7 +100,7 @@ void at_each_instruction(Stopped&& stopped, Afterwards&& afterwards) {
       flush_lane(*this_lane());
       REQUIRE(allocated() == 0);
     }
-    CHECK(looks > 10);
+    CHECK(at > 10);
   }
 }
 
