@@ -274,12 +274,11 @@ TEST_CASE("what makes no sense is refused, and changes nothing") {
   CHECK(fails_with(EINVAL, ashlar_shm_pass_end(stage.arena, pass.move, pass.count, &moved)));
   std::swap(pass.move[0].tag, pass.move[1].tag);
   CHECK(moved.objects + moved.skipped + moved.freed == 0);
-  // Places that were changed, and a verdict that is none, are as good as any.
+  // Places that were changed are as good as any.
   pass.copy();
   pass.move[0].from = pass.move[1].to = &pass;
-  pass.move[2].verdict = static_cast<ashlar_verdict>(77);
   REQUIRE(pass.end(stage.arena, &moved));
-  CHECK(moved.objects == pass.count - 1);
+  CHECK(moved.objects == pass.count);
   CHECK(fails_with(EINVAL, ashlar_shm_pass_end(stage.arena, pass.move, pass.count, &moved)));
   stage.verify();
 }
@@ -395,7 +394,7 @@ TEST_CASE("two processes make random passes, with verdicts of all kinds, and use
     CHECK(other.wait() == 0);
     CHECK(ashlar_shm_recover(stage.arena) >= 0);
     MESSAGE(stage.objects.done.load() << " passes");
-    CHECK(stage.objects.done.load() > 100);
+    CHECK(stage.objects.done.load() > count / 1000);
     stage.verify();
   });
 }
