@@ -4,7 +4,7 @@
 
     bench/compact/redis.py [--build DIR] [--redis DIR] [--own-test]
 
-Gets Debian's source package of Redis and builds it against ashlar/je/jemalloc/jemalloc.h and
+Gets Debian's source package of Redis and builds it, without Debian's patches, against ashlar/je/jemalloc/jemalloc.h and
 libashlar_je.a, as it would be built against jemalloc. Fills it, deletes half of the keys at random,
 turns `activedefrag` on, and prints allocator_frag_ratio before and after, and how many bytes were
 moved for each byte that Redis no longer holds.
@@ -71,7 +71,9 @@ def fetch_source(directory):
             }.items()
         ]
         run("apt-get", "-qq", *options, "update")
-        run("apt-get", "-qq", *options, "source", "redis", cwd=directory)
+        run("apt-get", "-qq", *options, "source", "--download-only", "redis", cwd=directory)
+    # Without Debian's patches: one of them makes Redis use the names without the prefix.
+    run("dpkg-source", "--skip-patches", "-x", *directory.glob("redis_*.dsc"), cwd=directory)
     return sorted(directory.glob("redis-*/src/Makefile"))[-1].parent.parent
 
 
