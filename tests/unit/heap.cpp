@@ -13,6 +13,7 @@
 
 #include "options.h"
 #include "quiet_heap.h"
+#include "slots.h"
 #include "stats.h"
 
 namespace ashlar::test {
@@ -20,16 +21,6 @@ namespace ashlar::test {
 namespace {
 
 constexpr ClassIndex kSmall = class_for(64);
-
-std::vector<void*> take(ClassIndex c, std::size_t count) {
-  std::vector<void*> slots(count);
-  for (void*& slot : slots) slot = take_slot(c);
-  return slots;
-}
-
-void give(const std::vector<void*>& slots) {
-  for (void* slot : slots) give_slot(slot);
-}
 
 HeapStats stats() {
   HeapStats s;

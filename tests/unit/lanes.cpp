@@ -10,6 +10,7 @@
 #include "heap.h"
 #include "maintenance.h"
 #include "quiet_heap.h"
+#include "slots.h"
 #include "stats.h"
 #include "stepped.h"
 
@@ -18,16 +19,6 @@ namespace ashlar::test {
 namespace {
 
 constexpr ClassIndex kSmall = class_for(64);
-
-std::vector<void*> take(ClassIndex c, std::size_t count) {
-  std::vector<void*> slots(count);
-  for (void*& slot : slots) slot = take_slot(c);
-  return slots;
-}
-
-void give(const std::vector<void*>& slots) {
-  for (void* slot : slots) give_slot(slot);
-}
 
 bool all_distinct(const std::vector<void*>& slots) {
   return std::set<void*>(slots.begin(), slots.end()).size() == slots.size() &&
