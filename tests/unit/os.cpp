@@ -71,13 +71,22 @@ TEST_CASE("purged pages read as zero") {
   CHECK(is_filled(ground.base() + 3 * kPageBytes, kPageBytes, 1));
 }
 
-TEST_CASE("moved pages keep their contents and leave zeros behind, or what was at their target") {
-  for (const bool exchange : {false, true}) {
-    const Ground ground(2 * kChunkBytes);
-    std::byte* const from = ground.base();
-    std::byte* const to = ground.base() + kChunkBytes;
+// Full of ones, and full of twos.
+struct TwoChunks {
+  TwoChunks() {
     std::memset(from, 1, kChunkBytes);
     std::memset(to, 2, kChunkBytes);
+  }
+  const Ground ground{2 * kChunkBytes};
+  std::byte* const from = ground.base();
+  std::byte* const to = from + kChunkBytes;
+};
+
+TEST_CASE("moved pages keep their contents and leave zeros behind, or what was at their target") {
+  for (const bool exchange : {false, true}) {
+    const TwoChunks chunks;
+    std::byte* const from = chunks.from;
+    std::byte* const to = chunks.to;
     const os::Move moved = os::move_pages(from, to, kMiB, exchange);
     CHECK(is_filled(to, kMiB, moved == os::Move::failed ? 2 : 1));
     switch (moved) {
@@ -97,11 +106,9 @@ TEST_CASE("moved pages keep their contents and leave zeros behind, or what was a
 TEST_CASE("a move of several mappings is done, or nothing is") {
   // Kernels before 6.17 move one mapping only, and find out after they have unmapped the target.
   for (const bool exchange : {false, true}) {
-    const Ground ground(2 * kChunkBytes);
-    std::byte* const from = ground.base();
-    std::byte* const to = ground.base() + kChunkBytes;
-    std::memset(from, 1, kChunkBytes);
-    std::memset(to, 2, kChunkBytes);
+    const TwoChunks chunks;
+    std::byte* const from = chunks.from;
+    std::byte* const to = chunks.to;
     REQUIRE(::madvise(from + kMiB, kMiB, MADV_DONTFORK) == 0);  // now it is two
     const bool moved = os::move_pages(from, to, kChunkBytes, exchange) != os::Move::failed;
     unsigned char present[kPagesPerChunk];
