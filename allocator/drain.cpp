@@ -22,8 +22,13 @@ constexpr Bytes worth(Bytes slabs) { return slabs / kWorthPart + kLeastWorth; }
 
 }  // namespace
 
-void Drain::note(const Account& now, std::uint64_t now_ms, std::uint64_t period_ms) {
-  if (now.used > used_) grown_ms_ = now_ms;
+void Drain::note(const Account& now, std::uint64_t now_ms, std::uint64_t period_ms,
+                 std::uint64_t (&ran_ms)()) {
+  if (now_ms != noted_ms_) {
+    noted_ms_ = now_ms;
+    ran_ms_ = ran_ms();
+  }
+  if (now.used > used_) grown_ran_ms_ = ran_ms_;
   used_ = now.used;
   most_used_ = std::max(most_used_, used_);
   step_ = step_ == 0 ? most_step(used_) : std::min(step_, most_step(used_));

@@ -27,12 +27,16 @@ class Drain {
     Bytes slabs;     // all that there are
   };
 
-  // From every tick. `period_ms`: how soon memory counts as needed again.
-  void note(const Account& now, std::uint64_t now_ms, std::uint64_t period_ms);
-  // What was filled just now and is given back is likely to be filled again.
-  bool has_settled(std::uint64_t now_ms) const { return now_ms - grown_ms_ >= kSettleMs; }
+  // From every tick. `period_ms`: how soon memory counts as needed again. `ran_ms` tells for how
+  // long this thread has run, and is asked when now_ms is another than before.
+  void note(const Account& now, std::uint64_t now_ms, std::uint64_t period_ms,
+            std::uint64_t (&ran_ms)());
+  // What was filled just now and is given back is likely to be filled again. By the thread's own
+  // time: on a busy machine, others take most of the clock's. (On another thread than before:
+  // true.)
+  bool has_settled() const { return ran_ms_ - grown_ran_ms_ >= kSettleMs; }
   bool is_due(std::uint64_t now_ms) const {
-    return most_used_ - used_ > step_ && now_ms >= due_ms_ && has_settled(now_ms);
+    return most_used_ - used_ > step_ && now_ms >= due_ms_ && has_settled();
   }
 
   void begin(const Account& now);
@@ -47,16 +51,18 @@ class Drain {
  private:
   static constexpr std::uint64_t kSettleMs = 20;
 
-  Bytes used_ = 0;              // at the last note
-  Bytes most_used_ = 0;         // since the last drain began
-  Bytes step_ = 0;              // so much is given back until the next one
-  Bytes given_ = 0;             // until this one
-  Bytes holes_ = 0;             // made by this one so far
-  Bytes recent_holes_ = 0;      // made by drains since forget()
-  Bytes refilled_before_ = 0;   // at the last forget()
-  std::uint64_t grown_ms_ = 0;  // when `used` was last more than before
-  std::uint64_t due_ms_ = 0;    // none before
-  std::uint64_t pause_ms_ = 0;  // that was decided to be so long
+  Bytes used_ = 0;                  // at the last note
+  Bytes most_used_ = 0;             // since the last drain began
+  Bytes step_ = 0;                  // so much is given back until the next one
+  Bytes given_ = 0;                 // until this one
+  Bytes holes_ = 0;                 // made by this one so far
+  Bytes recent_holes_ = 0;          // made by drains since forget()
+  Bytes refilled_before_ = 0;       // at the last forget()
+  std::uint64_t noted_ms_ = 0;      // the last note
+  std::uint64_t ran_ms_ = 0;        // for how long the thread had run then
+  std::uint64_t grown_ran_ms_ = 0;  // when `used` was last more than before
+  std::uint64_t due_ms_ = 0;        // none before
+  std::uint64_t pause_ms_ = 0;      // that was decided to be so long
   bool runs_ = false;
 };
 

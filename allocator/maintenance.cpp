@@ -78,7 +78,7 @@ void Maintenance::tick(Lane* lane, bool large) {
   };
   const auto are_too_many = [&] { return bytes_of(PageCount{pages().dirty}) > allowance(); };
   sawtooth_.note(pages());
-  const bool settled = large || lane == nullptr || lane->drain.has_settled(now);
+  const bool settled = large || lane == nullptr || lane->drain.has_settled();
   const bool excess = settled && are_too_many();
   if (!excess && now < due_ms_.load(std::memory_order_relaxed)) return;  // a hint
   if (purging_.exchange(true)) return;                                   // somebody else does it
@@ -104,7 +104,7 @@ void Maintenance::tick_lane(Lane& lane, std::uint64_t now) {
     return Drain::Account{slabs.used_bytes, slabs.refilled_bytes, slabs.slab_bytes};
   };
   const auto period = static_cast<std::uint64_t>(options.purge_ms);
-  drain.note(account(), now, period);
+  drain.note(account(), now, period, os::thread_ran_ms);
   const bool due = now >= lane.trim_due_ms;
   if (due) {
     lane.trim_due_ms = now + period / 2;

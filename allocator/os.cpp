@@ -295,18 +295,19 @@ void pause() {
 #endif
 }
 
-std::uint64_t now_ms() {
-  timespec t{};
-  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-  return static_cast<std::uint64_t>(t.tv_sec) * 1000 +
-         static_cast<std::uint64_t>(t.tv_nsec) / 1'000'000;
-}
+namespace {
 
-std::uint64_t now_us() {
+std::uint64_t read_clock_us(clockid_t clock) {
   timespec t{};
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  ::clock_gettime(clock, &t);
   return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000 +
          static_cast<std::uint64_t>(t.tv_nsec) / 1000;
 }
+
+}  // namespace
+
+std::uint64_t now_ms() { return read_clock_us(CLOCK_MONOTONIC_COARSE) / 1000; }
+std::uint64_t now_us() { return read_clock_us(CLOCK_MONOTONIC); }
+std::uint64_t thread_ran_ms() { return read_clock_us(CLOCK_THREAD_CPUTIME_ID) / 1000; }
 
 }  // namespace ashlar::os

@@ -11,6 +11,10 @@ namespace {
 
 constexpr std::uint64_t kPeriodMs = 1000;
 
+// The processor time of the thread whose lane it is.
+std::uint64_t ran_ms = 0;
+std::uint64_t read_ran_ms() { return ran_ms; }
+
 // A lane of 1 GiB that shrinks, and that makes so many bytes of holes for each byte given back.
 struct Shrinking {
   Drain drain;
@@ -19,16 +23,21 @@ struct Shrinking {
   Bytes holes_for_given = 0;
 
   Shrinking() {
-    drain.note(account, now_ms, kPeriodMs);
-    now_ms += 100;
+    note();
+    pass(100);
+  }
+  void note() { drain.note(account, now_ms, kPeriodMs, read_ran_ms); }
+  void pass(std::uint64_t ms) {
+    now_ms += ms;
+    ran_ms += ms;
+    note();
   }
   // Gives back until a drain is due, and looks. Returns how much was given back.
   Bytes shrink() {
     const Bytes before = account.used;
     while (!drain.is_due(now_ms)) {
       account.used -= 4 * kKiB;
-      now_ms++;
-      drain.note(account, now_ms, kPeriodMs);
+      pass(1);
     }
     look(before - account.used);
     return before - account.used;
@@ -71,11 +80,24 @@ TEST_CASE("the more empty pages a look finds, the sooner comes the next") {
 TEST_CASE("what grew just now is left alone") {
   Shrinking lane;
   lane.account.used += kMiB;
-  lane.drain.note(lane.account, lane.now_ms, kPeriodMs);
+  lane.note();
   lane.account.used /= 2;
-  lane.drain.note(lane.account, lane.now_ms, kPeriodMs);
+  lane.note();
   CHECK(!lane.drain.is_due(lane.now_ms));
-  CHECK(lane.drain.is_due(lane.now_ms + 100));
+  lane.pass(20);
+  CHECK(lane.drain.is_due(lane.now_ms));
+}
+
+TEST_CASE("time in which the thread had no core does not count") {
+  Shrinking lane;
+  lane.account.used += kMiB;
+  lane.note();
+  lane.account.used /= 2;
+  lane.now_ms += 200;
+  lane.pass(19);
+  CHECK(!lane.drain.is_due(lane.now_ms));
+  lane.pass(1);
+  CHECK(lane.drain.is_due(lane.now_ms));
 }
 
 TEST_CASE("holes that are needed again end the drains for a while, and longer the next time") {
@@ -86,17 +108,17 @@ TEST_CASE("holes that are needed again end the drains for a while, and longer th
     const Bytes given = lane.shrink();
     lane.account.used += given;
     lane.account.refilled += given + kGiB / 64;
-    lane.drain.note(lane.account, lane.now_ms, kPeriodMs);
+    lane.note();
     const std::uint64_t regret_ms = lane.now_ms;
     lane.account.used /= 2;
-    lane.drain.note(lane.account, lane.now_ms, kPeriodMs);
-    while (!lane.drain.is_due(lane.now_ms)) lane.now_ms += 10;
+    lane.note();
+    while (!lane.drain.is_due(lane.now_ms)) lane.pass(10);
     CHECK(lane.now_ms - regret_ms >= kPeriodMs);
     CHECK(lane.now_ms - regret_ms > pause_ms);
     pause_ms = lane.now_ms - regret_ms;
     lane.account.used = kGiB;
-    lane.drain.note(lane.account, lane.now_ms, kPeriodMs);
-    lane.now_ms += 100;
+    lane.note();
+    lane.pass(100);
     lane.drain.forget(lane.account, regret_ms);
   }
 }
@@ -108,7 +130,7 @@ TEST_CASE("a few pages that are needed again end nothing") {
   lane.drain.end(lane.account);
   lane.account.refilled += 64 * kKiB;
   lane.account.used /= 2;
-  lane.drain.note(lane.account, lane.now_ms, kPeriodMs);
+  lane.pass(20);
   CHECK(lane.drain.is_due(lane.now_ms));
 }
 
