@@ -29,6 +29,11 @@ int main(void) {
   for (size_t i = 0; i < 4; i++) pthread_create(&threads[i], NULL, churn, (void*)i);
   for (size_t i = 0; i < 4; i++) pthread_join(threads[i], NULL);
   EXPECT(calls ? *calls - before : 0, >, 400000);
+  it("reallocarray goes through the interposer's realloc, as the C library's does");
+  before = calls ? *calls : 0;
+  void* array = reallocarray(NULL, 10, 10);
+  EXPECT(calls ? *calls - before : 0, ==, 1);
+  free(array);
   it("what the next malloc gave is what malloc_usable_size and the aligned forms know");
   void* block = malloc(100);
   EXPECT(malloc_usable_size(block), >=, 100);
