@@ -331,7 +331,7 @@ void Arena::give_slab_block(LaneSlabs& lane, UnitIndex first, std::uint32_t unit
   lane.slab_bytes = lane.slab_bytes - units * kUnitBytes;
   units_.set(first, units, UnitEntry{});
   scores_.set(first, units, 0);
-  const bool given = buddy_.give(first_page(first), BlockKind::slab);
+  const bool given = buddy_.give(first_page(first), BlockKind::slab, lane.contents());
   ASHLAR_ASSERT(given);
   static_cast<void>(given);
 }

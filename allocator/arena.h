@@ -67,6 +67,10 @@ struct alignas(kCacheLineBytes) LaneSlabs {
   std::uint32_t aside[kClassCount];         // owner: first unit of the slabs set aside, or kNone
   std::uint32_t plan;                       // owner: by which they were
   std::atomic<bool> takes_moved;            // atomic: who plans → who plans; see Compactor
+  bool is_idle;  // who froze the lane: what it gives back now was not used for a whole pass
+
+  // Of pages that are given back.
+  Contents contents() const { return is_idle ? Contents::idle : Contents::recent; }
 };
 
 struct ArenaHeader;
@@ -183,7 +187,7 @@ class alignas(kCacheLineBytes) Arena {
   // grow() and come again. `zero`: its bytes are known to be zero.
   void* take_pages(PageCount pages, Bytes alignment, BlockKind kind, bool& zero);
   // False: no such block starts there.
-  [[nodiscard]] bool give_pages(void* first, BlockKind kind);
+  [[nodiscard]] bool give_pages(void* first, BlockKind kind, Contents contents = Contents::recent);
   // See Buddy::change_kind; `first` may be any address in the arena.
   [[nodiscard]] PageCount change_kind(void* first, BlockKind from, BlockKind to,
                                       PageCount most = {BlockWord::kPagesMask}) {

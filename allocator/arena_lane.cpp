@@ -28,6 +28,7 @@ void Arena::forget_slabs(LaneSlabs& lane) {
   lane.first_mosaic = kNone;
   lane.next_mosaic = kNone;
   lane.slabs_made = 0;
+  lane.is_idle = false;
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     lane.nonempty[c] = 0;
     lane.made_at_take[c] = 0;

@@ -55,7 +55,8 @@ bool Arena::move_block(void* from, void* to) {
   const bool exchanged = result == os::Move::exchanged;
   set_torn(target, pages, true);
   set_torn(source, pages, exchanged);
-  const bool given = buddy_.give(source, BlockKind::large, !exchanged);
+  const Contents left = exchanged ? Contents::recent : Contents::zero;
+  const bool given = buddy_.give(source, BlockKind::large, left);
   ASHLAR_ASSERT(given);
   static_cast<void>(given);
   return true;

@@ -15,8 +15,8 @@ void* Arena::take_pages(PageCount pages, Bytes alignment, BlockKind kind, bool& 
   return address_of(block.first);
 }
 
-bool Arena::give_pages(void* first, BlockKind kind) {
-  return data_offset(first) % kPageBytes == 0 && buddy_.give(page_of(first), kind);
+bool Arena::give_pages(void* first, BlockKind kind, Contents contents) {
+  return data_offset(first) % kPageBytes == 0 && buddy_.give(page_of(first), kind, contents);
 }
 
 bool Arena::resize_pages(void* first, PageCount pages, bool& zero) {

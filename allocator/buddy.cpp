@@ -3,16 +3,12 @@
 
 namespace ashlar {
 
-bool Buddy::give(PageIndex first, BlockKind kind, bool zero) {
+bool Buddy::give(PageIndex first, BlockKind kind, Contents contents) {
   // pairs with: take. Of two racing givers one gets the block.
   std::uint32_t word = block_word(first).load(std::memory_order_acquire);
   if (BlockWord::kind(word) != kind || !block_word(first).compare_exchange_strong(word, 0))
     return false;
-  if (zero) {
-    mark_clean(first, BlockWord::pages(word));
-  } else {
-    mark_dirty(first, BlockWord::pages(word));
-  }
+  mark(first, BlockWord::pages(word), contents);
   release(first, BlockWord::pages(word));
   return true;
 }
@@ -34,7 +30,7 @@ bool Buddy::resize(PageIndex first, PageCount pages, bool& zero) {
   } else if (pages.v < old_pages) {
     head.store(new_word, std::memory_order_release);  // pairs with: kind_at
     const PageIndex lost{first.v + pages.v};
-    mark_dirty(lost, old_pages - pages.v);
+    mark(lost, old_pages - pages.v, Contents::recent);
     release(lost, old_pages - pages.v);
   }
   return true;
@@ -100,24 +96,17 @@ std::uint32_t Buddy::count_dirty(PageIndex first, std::uint32_t pages) const {
   return dirty;
 }
 
-void Buddy::mark_dirty(PageIndex first, std::uint32_t pages) {
+void Buddy::mark(PageIndex first, std::uint32_t pages, Contents contents) {
+  const auto set = [](std::atomic<std::uint64_t>& word, std::uint64_t mask, bool value) {
+    // Published by release().
+    value ? word.fetch_or(mask, std::memory_order_relaxed)
+          : word.fetch_and(~mask, std::memory_order_relaxed);
+  };
   for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t position, std::uint32_t count) {
     ChunkRows& row = rows(at);
     for_each_word(position, count, [&](std::uint32_t w, std::uint64_t mask) {
-      // Both are published by release().
-      row.dirty[w].fetch_or(mask, std::memory_order_relaxed);
-      row.aged[w].fetch_and(~mask, std::memory_order_relaxed);
-    });
-  });
-}
-
-void Buddy::mark_clean(PageIndex first, std::uint32_t pages) {
-  for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t position, std::uint32_t count) {
-    ChunkRows& row = rows(at);
-    for_each_word(position, count, [&](std::uint32_t w, std::uint64_t mask) {
-      // Both are published by release().
-      row.dirty[w].fetch_and(~mask, std::memory_order_relaxed);
-      row.aged[w].fetch_and(~mask, std::memory_order_relaxed);
+      set(row.dirty[w], mask, contents != Contents::zero);
+      set(row.aged[w], mask, contents == Contents::idle);
     });
   });
 }

@@ -39,6 +39,10 @@ namespace ashlar {
 // a chunk without memory. `taken`: a chunk of addresses that belong to somebody else.
 enum class BlockKind : std::uint32_t { none, slab, large, cached, internal, unmapped, taken };
 
+// What is in pages that are given back: something that was used just now, or that was idle for a
+// whole pass of age_chunk() already; or zeros.
+enum class Contents : std::uint8_t { recent, idle, zero };
+
 struct Block {
   PageIndex first = {kNone};
   bool zero = false;  // every byte reads as zero
@@ -68,7 +72,7 @@ inline constexpr std::uint32_t kRowWords = kPagesPerChunk / 64;
 struct alignas(kPageBytes) ChunkRows {
   std::atomic<std::uint64_t> free[kRowWords];        // atomic: any → any
   std::atomic<std::uint64_t> dirty[kRowWords];       // atomic: any → any
-  std::atomic<std::uint64_t> aged[kRowWords];        // atomic: purge sets, release clears
+  std::atomic<std::uint64_t> aged[kRowWords];        // atomic: any → any
   std::atomic<std::uint32_t> block[kPagesPerChunk];  // atomic: holder of the block → any
   std::atomic<bool> torn;                            // atomic: the arena's, see Arena::move_block
 };
@@ -111,8 +115,8 @@ class Buddy {
   [[nodiscard]] Block take_with_room(PageCount pages, BlockKind kind);
   // The same in the longest run of free chunks that are in memory, at least half of each.
   [[nodiscard]] Block take_in_memory(PageCount pages, BlockKind kind);
-  // False: no block of that kind starts there, nothing was done. `zero`: all of it reads as zero.
-  [[nodiscard]] bool give(PageIndex first, BlockKind kind, bool zero = false);
+  // False: no block of that kind starts there, nothing was done.
+  [[nodiscard]] bool give(PageIndex first, BlockKind kind, Contents contents = Contents::recent);
   // Changes the length of a block that the caller owns. False: what follows it is not free.
   // `zero` tells whether the pages that were gained read as zero.
   [[nodiscard]] bool resize(PageIndex first, PageCount pages, bool& zero);
@@ -170,7 +174,7 @@ class Buddy {
   }
   // The opposite of claim_in() and claim_run(), for pages that are in no block any more.
   void release_run(PageIndex first, PageCount pages) {
-    mark_dirty(first, pages.v);
+    mark(first, pages.v, Contents::recent);
     release(first, pages.v);
   }
   void clear_block(PageIndex first) { block_word(first).store(0); }
@@ -243,8 +247,7 @@ class Buddy {
     const std::int32_t n = total.load(std::memory_order_relaxed);  // a hint
     return n > 0 ? static_cast<std::uint32_t>(n) : 0;
   }
-  void mark_dirty(PageIndex first, std::uint32_t pages);
-  void mark_clean(PageIndex first, std::uint32_t pages);
+  void mark(PageIndex first, std::uint32_t pages, Contents contents);
   void recount(PageIndex first, std::uint32_t pages, bool released);
   void learn(ChunkIndex chunk, std::uint32_t seen, std::uint32_t pages, std::uint32_t alignment);
   template <class Visit>
@@ -304,7 +307,8 @@ std::uint32_t Buddy::age_chunk(ChunkIndex chunk, bool all, Purge&& purge) {
     const std::uint64_t idle = row.free[w].load(std::memory_order_relaxed) &
                                row.dirty[w].load(std::memory_order_relaxed);  // a hint
     due[w] = all ? idle : idle & row.aged[w].load(std::memory_order_relaxed);
-    row.aged[w].store(idle & ~due[w], std::memory_order_relaxed);  // only a purger sets them
+    // What others mark meanwhile waits for another pass.
+    row.aged[w].store(idle & ~due[w], std::memory_order_relaxed);
   }
 
   std::uint32_t purged = 0;
@@ -312,8 +316,7 @@ std::uint32_t Buddy::age_chunk(ChunkIndex chunk, bool all, Purge&& purge) {
     const PageIndex first{first_page(chunk).v + position};
     if (!claim(first, pages)) return;  // somebody took a page of it: it is in use again
     if (purge(first, PageCount{pages})) {
-      for_each_word(position, pages,
-                    [&](std::uint32_t w, std::uint64_t mask) { row.dirty[w].fetch_and(~mask); });
+      mark(first, pages, Contents::zero);
       purged += pages;
     }
     release(first, pages);

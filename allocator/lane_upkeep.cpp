@@ -55,9 +55,10 @@ void forget_blocks(Lane& lane) {
   lane.remote_count = 0;
 }
 
-// A number that changes when the owner allocates or frees.
+// A number that changes when the owner allocates or frees, but for a large block that it takes
+// again.
 std::uint64_t activity(const Lane& lane) {
-  std::uint64_t sum = lane.slow_calls + lane.remote_count;
+  std::uint64_t sum = lane.slow_calls + lane.remote_count + lane.large.bytes;
   for (const Magazine& m : lane.magazine) {
     // Odd factors, so that a push here and a pop there do not cancel out.
     sum = sum * 31 + reinterpret_cast<std::uintptr_t>(static_cast<Stack>(m.take));
@@ -160,19 +161,21 @@ void purge_stacks(Lane& lane) {
 }  // namespace
 
 bool tend_lane(Lane& lane, bool all) {
-  const std::uint64_t now = activity(lane);
-  bool changed = now != lane.seen;
-  lane.seen = now;
+  bool changed = activity(lane) != lane.seen || lane.large.used;
+  lane.large.used = false;
   lane.is_bare &= !changed;
   if (all || !changed) {
+    lane.slabs.is_idle = !changed;
     for (std::uint32_t c = 0; c < kClassCount; c++) {
       if (lane.magazine[c].count() != 0) changed |= reclaim_magazine(lane, ClassIndex{c});
     }
     changed |= lane.large.count != 0 || lane.remote_count != 0;
     while (lane.large.count != 0) flush_oldest_large(lane);
     flush_remote(lane);
+    lane.slabs.is_idle = false;
     if (!lane.is_bare) purge_stacks(lane);
   }
+  lane.seen = activity(lane);
   return arena.drain_inbox(lane.slabs) || changed;
 }
 

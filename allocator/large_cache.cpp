@@ -44,7 +44,8 @@ void* remove_large(LargeCache& cache, std::uint32_t i) {
 }  // namespace
 
 void flush_oldest_large(Lane& lane) {
-  if (!arena.give_pages(remove_large(lane.large, 0), BlockKind::cached)) {
+  void* const oldest = remove_large(lane.large, 0);
+  if (!arena.give_pages(oldest, BlockKind::cached, lane.slabs.contents())) {
     fatal("free(): a freed large block was changed");
   }
 }

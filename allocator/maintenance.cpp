@@ -26,10 +26,13 @@ namespace {
 constexpr Bytes kLeastDirty = kMiB;
 constexpr std::uint32_t kDirtyPart = 32;
 
-constexpr std::uint32_t kShortestHalfPeriodMs = 10;
-constexpr std::int64_t kTightHalfPeriodMs = 50;  // where the limit is near
-constexpr std::int64_t kPressingPart = 4;        // so much shorter where threads wait for memory
-constexpr std::uint32_t kLongestHalfPeriodMs = 60'000;
+// Rests between passes. Two of them leave time in a period for the passes: what a thread keeps at
+// hand is found unused by the second pass after it fell asleep.
+constexpr std::int64_t kRestsPerTwoPeriods = 5;
+constexpr std::int64_t kShortestRestMs = 10;
+constexpr std::int64_t kTightRestMs = 50;  // where the limit is near
+constexpr std::int64_t kPressingPart = 4;  // so much shorter where threads wait for memory
+constexpr std::int64_t kLongestRestMs = 60'000;
 // Between the parts of a pass, so that page faults of others are not kept waiting.
 constexpr std::uint32_t kPartPauseMs = 1;
 // Passes that found nothing until the thread sleeps: for what was freed just before it, the first
@@ -58,12 +61,11 @@ Bytes stack_bytes() {
 
 }  // namespace
 
-std::uint32_t Maintenance::half_period_ms() const {
-  std::int64_t half = options.purge_ms / 2;
-  if (shortage_ == Shortage::some) half /= kPressingPart;
-  if (shortage_ == Shortage::tight) half = std::min<std::int64_t>(half, kTightHalfPeriodMs);
-  if (half < kShortestHalfPeriodMs) return kShortestHalfPeriodMs;
-  return half < kLongestHalfPeriodMs ? static_cast<std::uint32_t>(half) : kLongestHalfPeriodMs;
+std::uint32_t Maintenance::rest_ms() const {
+  std::int64_t rest = 2 * options.purge_ms / kRestsPerTwoPeriods;
+  if (shortage_ == Shortage::some) rest /= kPressingPart;
+  if (shortage_ == Shortage::tight) rest = std::min(rest, kTightRestMs);
+  return static_cast<std::uint32_t>(std::clamp(rest, kShortestRestMs, kLongestRestMs));
 }
 
 void Maintenance::tick(Lane* lane, bool large) {
@@ -261,7 +263,7 @@ void Maintenance::run() {
     Watch still = Watch::still;
     const bool sleeps =
         quiet_passes >= kQuietPasses && watch_.compare_exchange_strong(still, Watch::asleep);
-    rest(seen, sleeps ? kLongSleepMs : half_period_ms());
+    rest(seen, sleeps ? kLongSleepMs : rest_ms());
     seen = wakeups_.load();
   }
 }

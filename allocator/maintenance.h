@@ -3,7 +3,7 @@
 //
 // What:    ages free pages and gives back those that were not used for purge_ms; gives back empty
 //          pages inside slabs; takes slots out of magazines that are not used.
-// How:     a pass has two halves a period, so that what is given back was idle for a whole pass.
+// How:     there are two passes in a period, and what is given back was idle from one to the next.
 //          A process of one thread does it in its own slow paths, a millisecond at a time. Once a
 //          second thread allocates, a thread of ours does it for all; it freezes one lane after the
 //          other and does what the owner would (thread_cache: Frozen, tend_lane). When two passes
@@ -70,7 +70,7 @@ class Maintenance {
   void tell_of_shortage();
   void tick_lane(Lane& lane, std::uint64_t now);
   Bytes allowance() const;
-  std::uint32_t half_period_ms() const;
+  std::uint32_t rest_ms() const;
   void wake();
 
   Shortage shortage_ = Shortage::none;         // thread: as of the last pass

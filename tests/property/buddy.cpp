@@ -89,10 +89,11 @@ void run(const Shape& shape, Random& random) {
       const BlockKind other = info.second == BlockKind::large ? BlockKind::slab : BlockKind::large;
       REQUIRE(!pages.give(first, other));
       if (info.first > 1) REQUIRE(!pages.give(first + info.first - 1, info.second));
-      const bool zero = random.chance(10);
-      REQUIRE(pages.buddy.give(PageIndex{first}, info.second, zero));
+      const auto contents =
+          static_cast<Contents>(random.between(0, static_cast<std::uint32_t>(Contents::zero)));
+      REQUIRE(pages.buddy.give(PageIndex{first}, info.second, contents));
       REQUIRE(!pages.give(first, info.second));
-      model.give(first, info.first, zero);
+      model.give(first, info.first, contents == Contents::zero);
       blocks.erase(block);
     } else if (what < 45 && !blocks.empty()) {
       const std::uint32_t count = random.up_to(shape.most_pages);

@@ -79,7 +79,7 @@ TEST_CASE("a block in memory lies in the longest run of free chunks that are") {
   const std::uint32_t wall = pages.take(512);
   const std::uint32_t clean = pages.take(3 * 512);
   const std::uint32_t dirty = pages.take(2 * 512);
-  CHECK(pages.buddy.give(PageIndex{clean}, BlockKind::large, true));
+  CHECK(pages.buddy.give(PageIndex{clean}, BlockKind::large, Contents::zero));
   CHECK(pages.give(dirty));
   const auto take = [&](std::uint32_t count) {
     return pages.buddy.take_in_memory(PageCount{count}, BlockKind::large).first.v;
@@ -95,7 +95,7 @@ TEST_CASE("pages that were given back as zero are") {
   BuddyGround pages(1);
   CHECK(pages.give(pages.take(100)));
   CHECK(!pages.buddy.take(PageCount{100}, PageCount{1}, BlockKind::large).zero);
-  CHECK(pages.buddy.give(PageIndex{0}, BlockKind::large, true));
+  CHECK(pages.buddy.give(PageIndex{0}, BlockKind::large, Contents::zero));
   CHECK(pages.buddy.dirty_pages() == 0);
   CHECK(pages.buddy.take(PageCount{100}, PageCount{1}, BlockKind::large).zero);
 }
@@ -220,6 +220,24 @@ TEST_CASE("a page is purged when it was free for one whole pass") {
   CHECK(pass() == 1);
   CHECK(pass() == 0);
   CHECK(pages.buddy.count().free_dirty_pages == 0);
+  CHECK(sound(pages.buddy.check_invariants()) == "");
+}
+
+TEST_CASE("pages that were idle before they were given back are purged in the same pass") {
+  BuddyGround pages(1);
+  const auto pass = [&] { return pages.buddy.age_chunk(ChunkIndex{0}, false, kAll); };
+  CHECK(pages.take(4) == 0);
+  CHECK(pages.take(2) == 4);
+  CHECK(pages.buddy.give(PageIndex{0}, BlockKind::large, Contents::idle));
+  CHECK(pages.give(4));
+  CHECK(sound(pages.buddy.check_invariants()) == "");
+  CHECK(pass() == 4);
+  CHECK(pages.buddy.dirty_pages() == 2);
+  CHECK(pages.take(6) == 0);
+  CHECK(pages.buddy.give(PageIndex{0}, BlockKind::large, Contents::idle));
+  CHECK(pages.take(6) == 0);  // used meanwhile: starts afresh
+  CHECK(pages.give(0));
+  CHECK(pass() == 0);
   CHECK(sound(pages.buddy.check_invariants()) == "");
 }
 

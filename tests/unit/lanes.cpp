@@ -161,6 +161,40 @@ TEST_CASE("a lane that was not used since the last look keeps nothing at hand, o
   CHECK(broken() == "");
 }
 
+TEST_CASE("what a sleeping thread kept at hand leaves memory in the pass that finds it") {
+  maintenance.trim();
+  const auto slots = take(kSmall, 3000);
+  bool zero = false;
+  void* const large = heap.take_large(300 * kKiB, kPageBytes, zero);
+  give(slots);
+  CHECK(heap.give_large(large));
+  look(false);
+  const auto dirty = [] { return arena.buddy().dirty_pages(); };
+  const std::uint32_t used_just_now = dirty();
+  look(false);
+  CHECK(dirty() > used_just_now + 300 * kKiB / kPageBytes);
+  do {
+    arena.purge(Arena::Purge::aged);
+  } while (!arena.purge_pass_ended());
+  CHECK(dirty() <= used_just_now);
+}
+
+TEST_CASE("a large block that its thread takes again and again stays at hand") {
+  const auto use = [] {
+    bool zero = false;
+    CHECK(heap.give_large(heap.take_large(300 * kKiB, kPageBytes, zero)));
+  };
+  for (int i = 0; i < 3; i++) {
+    use();
+    look(false);
+    CHECK(this_lane()->large.count == 1);
+  }
+  look(false);
+  CHECK(this_lane()->large.count == 0);
+  look(false);
+  CHECK(this_lane()->is_bare);
+}
+
 TEST_CASE("a child whose lane was being reclaimed at the fork gets whole slots") {
   for (bool from_take : {true, false}) {
     const auto slots = take(kSmall, 900);
