@@ -12,6 +12,9 @@
 
 #include "door.h"
 
+// Before glibc 2.34 it is in libdl, which only programs have that load libraries.
+#pragma weak dlsym
+
 namespace {
 
 using Dlopen = void*(const char*, int);
@@ -20,6 +23,7 @@ using Dlopen = void*(const char*, int);
 constinit std::atomic<Dlopen*> next_dlopen = nullptr;
 
 [[gnu::cold, gnu::noinline]] Dlopen* find_next_slow() {
+  if (dlsym == nullptr) return nullptr;
   const auto next = reinterpret_cast<Dlopen*>(dlsym(RTLD_NEXT, "dlopen"));
   next_dlopen.store(next, std::memory_order_relaxed);  // pairs with: dlopen
   return next;
