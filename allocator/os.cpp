@@ -297,17 +297,28 @@ void pause() {
 
 namespace {
 
-std::uint64_t read_clock_us(clockid_t clock) {
-  timespec t{};
-  ::clock_gettime(clock, &t);
+constexpr std::uint64_t to_us(const timespec& t) {
   return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000 +
          static_cast<std::uint64_t>(t.tv_nsec) / 1000;
 }
 
+std::uint64_t read_us(clockid_t clock) {
+  timespec t{};
+  ::clock_gettime(clock, &t);
+  return to_us(t);
+}
+
 }  // namespace
 
-std::uint64_t now_ms() { return read_clock_us(CLOCK_MONOTONIC_COARSE) / 1000; }
-std::uint64_t now_us() { return read_clock_us(CLOCK_MONOTONIC); }
-std::uint64_t thread_ran_ms() { return read_clock_us(CLOCK_THREAD_CPUTIME_ID) / 1000; }
+std::uint64_t now_ms() { return read_us(CLOCK_MONOTONIC_COARSE) / 1000; }
+std::uint64_t now_us() { return read_us(CLOCK_MONOTONIC); }
+
+std::uint64_t thread_ran_ms() {
+  const int saved_errno = errno;
+  timespec t{};
+  const bool known = ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0;
+  errno = saved_errno;
+  return known ? to_us(t) / 1000 : now_ms();
+}
 
 }  // namespace ashlar::os

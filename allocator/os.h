@@ -145,6 +145,7 @@ void close(int file);
 
 std::uint64_t now_ms();  // monotonic, coarse: some ms of grain, some ns of cost
 std::uint64_t now_us();  // monotonic, fine: some tens of ns
-std::uint64_t thread_ran_ms();  // processor time of this thread: a system call
+// Processor time of this thread, by a system call; where that is refused, now_ms().
+std::uint64_t thread_ran_ms();
 
 }  // namespace ashlar::os
