@@ -2,7 +2,10 @@
 // ashlar: what a process does with its memory, seen from outside. The command line.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -19,8 +22,10 @@ View view_of_terminal() {
     view.columns = size.ws_col;
     view.lines = size.ws_row;
   }
+  const char* const type = std::getenv("TERM");
+  view.drawable = view.terminal && (type == nullptr || std::string_view(type) != "dumb");
   const char* const no_color = std::getenv("NO_COLOR");
-  view.color = view.terminal && (no_color == nullptr || *no_color == '\0');
+  view.color = view.drawable && (no_color == nullptr || *no_color == '\0');
   return view;
 }
 
@@ -186,13 +191,21 @@ int run(int argc, char** argv) {
   return code;
 }
 
+// What a full disk or a closed descriptor did not take must not look like success.
+void expect_all_written() {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  throw Error(fmt::format("standard output cannot be written: {}", std::strerror(errno)));
+}
+
 }  // namespace
 
 }  // namespace ashlar::frag
 
 int main(int argc, char** argv) {
   try {
-    return ashlar::frag::run(argc, argv);
+    const int code = ashlar::frag::run(argc, argv);
+    ashlar::frag::expect_all_written();
+    return code;
   } catch (const std::exception& e) {
     fmt::print(stderr, "ashlar: {}\n", e.what());
     return ashlar::frag::kFailed;

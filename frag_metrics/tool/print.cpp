@@ -245,11 +245,13 @@ std::string report_text(const Report& r, const View& view) {
 
 std::string findings_text(const Report& r, const View& view) {
   const Style style(view);
+  if (r.heap.mapped == 0) {
+    return "It has never taken memory from Ashlar: a malloc of its own may come first.\n";
+  }
   if (r.findings.empty()) {
-    return fmt::format(
-        "{}Nothing to complain about:{} what is resident costs {:.2f} times what the program "
-        "holds.\n",
-        style.green, style.off, ratio(r.heap.resident, r.heap.allocated));
+    return fmt::format("{}Nothing to complain about:{} {} are resident, {} allocated.\n",
+                       style.green, style.off, size_text(r.heap.resident),
+                       size_text(r.heap.allocated));
   }
   std::string out;
   const int columns = std::clamp(view.columns, 60, 100);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
@@ -80,7 +82,7 @@ void write_file(const std::string& path, const std::string& text) {
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
   file << text;
   file.close();
-  if (!file) throw Error(path + ": cannot be written");
+  if (!file) throw Error(fmt::format("{}: cannot be written: {}", path, std::strerror(errno)));
 }
 
 std::vector<std::int64_t> processes_on_ashlar() {

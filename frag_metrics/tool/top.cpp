@@ -115,7 +115,7 @@ int run_top(const std::string& name, Milliseconds every, int frames, bool json) 
       fmt::print("{}\n", json_text(to_json(report)));
     } else {
       const std::string text = screen_text(report, view, histories.add(report.heap, view));
-      if (view.terminal) {
+      if (view.drawable) {
         if (!screen) screen.emplace();
         screen->show(text, view);
       } else {

@@ -20,6 +20,7 @@ struct View {
   bool json = false;
   bool color = false;
   bool terminal = false;
+  bool drawable = false;  // a terminal that knows escape sequences
   int columns = 80;
   int lines = 24;
 };

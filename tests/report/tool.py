@@ -120,6 +120,28 @@ def errors_are_sentences():
     assert tool.run("--version", expect=0).stdout.startswith("ashlar ")
 
 
+def unwritten_output_is_an_error():
+    """output that a full disk or a closed descriptor does not take is exit code 2, and says why"""
+    with known() as one:
+        for verb in (["report"], ["doctor"], ["map"], ["report", "--json"]):
+            for where, why in ((">/dev/full", "No space left"), (">&-", "Bad file descriptor")):
+                words = [TOOL, *verb, str(one.pid)]
+                done = subprocess.run(
+                    ["sh", "-c", f'exec "$0" "$@" {where}', *words], stderr=subprocess.PIPE, text=True
+                )
+                assert done.returncode == 2 and why in done.stderr, (verb, where, done)
+        said = tool.run("report", one.pid, "--html", "/nowhere/page.html", expect=2).stderr
+        assert "/nowhere/page.html: cannot be written: No such file" in said, said
+
+
+def heap_that_nobody_uses():
+    """a process that has the library but another malloc before it is not praised"""
+    with subject([KNOWN, 100, 1000, 1, 0], library=f"libc.so.6:{LIBRARY}") as one:
+        for verb in ("report", "doctor"):
+            said = tool.run(verb, one.pid, expect=0).stdout
+            assert "never taken memory from Ashlar" in said and "complain" not in said, said
+
+
 def exit_codes():
     """a dense heap is fine, a sparse one is a finding with what it would save"""
     with known(every=1) as one:
@@ -162,6 +184,8 @@ sys.exit(
             found_everywhere,
             found_in_deleted_file,
             errors_are_sentences,
+            unwritten_output_is_an_error,
+            heap_that_nobody_uses,
             exit_codes,
             read_while_it_works,
         )

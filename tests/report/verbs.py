@@ -43,7 +43,7 @@ def in_terminal(*arguments, keys="", columns=90, lines=40, env=None):
     pid, fd = pty.fork()
     if pid == 0:
         os.environ.pop("NO_COLOR", None)
-        os.environ.update(env or {})
+        os.environ.update({"TERM": "xterm", **(env or {})})
         time.sleep(0.1)  # until the terminal has its size
         os.execv(TOOL, [TOOL, *map(str, arguments)])
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -72,13 +72,16 @@ def plain(text):
 
 
 def colors_in_a_terminal_only():
-    """colors in a terminal, none with NO_COLOR or in a pipe, the same words in all"""
+    """colors in a terminal, none with NO_COLOR, in a dumb one or in a pipe, the same words in all"""
     with known() as one:
         code, colored = in_terminal("report", one.pid)
         _, sober = in_terminal("report", one.pid, env={"NO_COLOR": "1"})
+        _, dumb = in_terminal("report", one.pid, env={"TERM": "dumb"})
+        _, frames = in_terminal("top", one.pid, "--count", 2, "--every", "20ms", env={"TERM": "dumb"})
         piped = tool.run("report", one.pid).stdout
     assert code == 1
     assert "\x1b[" in colored and "\x1b[" not in sober and "\x1b[" not in piped
+    assert "\x1b[" not in dumb + frames and frames.count("mapped") == 2
     # What is shared with other processes changes with them.
     without_pss = [re.sub(r"PSS \S+ \S+", "", text) for text in (plain(colored), sober)]
     assert without_pss[0].split() == without_pss[1].split()
@@ -93,6 +96,9 @@ def report_fits():
             lines = plain(text).splitlines()
             indented = [line for line in lines if line.startswith("  ")]
             assert indented and max(map(len, indented)) <= columns, (verb, columns)
+    with subject([KNOWN, 100, 1000, 1, 0], library=LIBRARY) as dense:
+        code, text = in_terminal("report", dense.pid, columns=80)
+        assert code == 0 and max(map(len, plain(text).splitlines())) <= 80, text
 
 
 def map_fits():
