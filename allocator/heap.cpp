@@ -163,6 +163,7 @@ void Heap::release_lane_of_this_thread() {
   // What it keeps at hand is for the next thread, if somebody sees to it that it is not for ever.
   if (maintenance.thread_runs()) {
     if (magazine_bytes(*lane) > kMostLeft) empty_magazines(*lane);
+    prepare_for_next(*lane);
     flush_remote_frees(*lane);
   } else {
     flush_lane(*lane);

@@ -31,7 +31,7 @@ void trim_lane(Lane& lane) {
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     Magazine& m = lane.magazine[c];
     if (!m.used) flush_magazine(lane, ClassIndex{c});
-    m.used = false;
+    m.used = m.missed = false;
   }
   while (!lane.large.used && lane.large.count != 0) flush_oldest_large(lane);
   lane.large.used = false;

@@ -161,6 +161,13 @@ void grow_magazine(Lane& lane, ClassIndex c) {
   m.capacity = static_cast<std::uint16_t>(capacity);
 }
 
+// One miss may be chance. With the next, the stacks are too small.
+void note_miss(Lane& lane, ClassIndex c) {
+  Magazine& m = lane.magazine[c.v];
+  if (m.missed || m.capacity == 0) grow_magazine(lane, c);
+  m.missed = true;
+}
+
 // Keeps what the magazines hold under magazine_kib. The largest classes go first; some room is
 // made at once, or the next call would be back.
 void enforce_budget(Lane& lane) {
@@ -189,7 +196,7 @@ void tick(Lane& lane) {
     lane.lost_notifications = false;
     arena.drain_slabs(lane.slabs);
   }
-  grow_magazine(lane, c);
+  note_miss(lane, c);
   Magazine& m = lane.magazine[c.v];
   m.used = true;
   const bool sampled = is_sample(lane, c);
@@ -229,7 +236,7 @@ void tick(Lane& lane) {
     m.take = m.take_base;
     m.next_sample = NextSample::none;
     flush_stack(lane, c, m.take_base, top);
-    grow_magazine(lane, c);
+    note_miss(lane, c);
     if (m.give != m.give_end) return;
   }
   exchange_stacks(m);
@@ -302,6 +309,21 @@ void flush_magazine(Lane& lane, ClassIndex c) {
   m.next_sample = NextSample::none;
   flush_stack(lane, c, m.take_base, take);
   flush_stack(lane, c, m.give_base, give);
+}
+
+void prepare_for_next(Lane& lane) {
+  Busy busy(lane);
+  for (Magazine& m : lane.magazine) {
+    m.missed = false;
+    const auto given = m.give - m.give_base;
+    if (given == 0 || Sampler::is_on()) continue;  // which counts what leaves `take`
+    if (m.take - m.take_base + given > m.capacity) {
+      exchange_stacks(m);
+    } else {
+      m.take = std::copy_n(static_cast<Stack>(m.give_base), given, static_cast<Stack>(m.take));
+      m.give = m.give_base;
+    }
+  }
 }
 
 void flush_remote(Lane& lane) {

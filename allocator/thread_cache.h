@@ -57,6 +57,7 @@ struct alignas(kMagazineBytes) Magazine {
   Owned<Stack> take_base;                     // owner → reports
   Owned<Stack> give_base;                     // owner → reports
   Owned<std::uint32_t> reclaimed;  // owner, or who froze the lane: null words where slots were
+  bool missed = false;             // owner: was too small since the last trim, or for this thread
 
   bool has_mark() const { return next_sample >= NextSample::at_mark; }
   // Words of a stack. While its owner finds out that `take` is dry, it ends below its base.
@@ -311,6 +312,9 @@ bool keep_recent_large(void* p);
 bool flush_lane(Lane& lane);
 // The remote frees alone.
 void flush_remote_frees(Lane& lane);
+// Another thread will have the lane. It is to take what was freed last, before what nobody has
+// touched yet, and stacks are to grow for its own misses.
+void prepare_for_next(Lane& lane);
 // The same for magazines that had nothing to do since the last call.
 void trim_lane(Lane& lane);
 // Does for a frozen lane what its owner, who may be asleep, does not: takes over remote frees and,

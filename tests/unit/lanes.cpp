@@ -115,6 +115,36 @@ TEST_CASE("a lane that was recovered takes back objects it handed out before") {
   CHECK(allocated() == 0);
 }
 
+TEST_CASE("the next thread with a lane gets first what the one before freed last") {
+  auto slots = take(kSmall, 3);
+  const std::set<void*> freed(slots.begin(), slots.end());
+  give(slots);
+  prepare_for_next(*this_lane());
+  slots = take(kSmall, 3);
+  CHECK(std::set<void*>(slots.begin(), slots.end()) == freed);
+  CHECK(check_invariants(*this_lane()) == nullptr);
+  give(slots);
+}
+
+TEST_CASE("stacks grow when the same thread misses twice") {
+  Lane& lane = *this_lane();
+  empty_magazines(lane);
+  auto slots = take(kSmall, 1);
+  const Magazine& magazine = lane.magazine[kSmall.v];
+  const std::uint32_t first = magazine.capacity;
+  prepare_for_next(lane);
+  const auto take_until_miss = [&] {
+    do {
+      slots.push_back(take_slot(kSmall));
+    } while (magazine.count() + 1 != magazine.capacity);
+  };
+  take_until_miss();
+  CHECK(magazine.capacity == first);
+  take_until_miss();
+  CHECK(magazine.capacity == 2 * first);
+  give(slots);
+}
+
 TEST_CASE("a lane whose owner is in a slow path is not frozen") {
   give_slot(take_slot(kSmall));
   Lane& lane = *this_lane();
