@@ -102,11 +102,12 @@ void print_summary(const std::vector<Moment>& moments) {
     most_allocated = std::max(most_allocated, m.heap.allocated);
     most_resident = std::max(most_resident, m.heap.resident);
   }
-  fmt::print(stderr,
-             "ashlar: {} moments; most allocated {}, most resident {}; resident / allocated {:.2f} "
-             "on average, {:.2f} at most allocated, {:.2f} at most resident, {:.2f} most by most\n",
-             moments.size(), size_text(most_allocated), size_text(most_resident), f.mean,
-             f.at_most_live, f.at_most_resident, f.most_over_most);
+  fmt::print(
+      stderr,
+      "ashlar: {} moment{}; most allocated {}, most resident {}; resident / allocated {:.2f} "
+      "on average, {:.2f} at most allocated, {:.2f} at most resident, {:.2f} most by most\n",
+      moments.size(), moments.size() == 1 ? "" : "s", size_text(most_allocated),
+      size_text(most_resident), f.mean, f.at_most_live, f.at_most_resident, f.most_over_most);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <fmt/format.h>
 #include <httplib.h>
+#include <sys/socket.h>
 
 #include "../capture.h"
 #include "../export.h"
@@ -50,7 +51,8 @@ int run_serve(const std::string& listen, const std::vector<std::string>& targets
   const std::size_t colon = listen.rfind(':');
   int port = -1;
   if (colon != std::string::npos) {
-    std::from_chars(listen.data() + colon + 1, listen.data() + listen.size(), port);
+    const char* const end = listen.data() + listen.size();
+    if (std::from_chars(listen.data() + colon + 1, end, port).ptr != end) port = -1;
   }
   if (port < 0 || port > 65535) throw Error(listen + ": not ADDRESS:PORT");
   const std::string address = listen.substr(0, colon);
@@ -59,6 +61,11 @@ int run_serve(const std::string& listen, const std::vector<std::string>& targets
   }
 
   httplib::Server server;
+  // Its own options would let a second server have the same port, and half of the answers.
+  server.set_socket_options([](int socket) {
+    const int yes = 1;
+    ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  });
   server.Get("/metrics", [&](const httplib::Request&, httplib::Response& response) {
     response.set_content(prometheus_text(reports_of(targets)),
                          "text/plain; version=0.0.4; charset=utf-8");

@@ -307,6 +307,8 @@ def serve_answers():
             assert f'ashlar_allocated_bytes{{pid="{one.pid}",program="known"}} ' in get("/metrics")
             assert str(one.pid) in get("/")
             assert "<!DOCTYPE html>" in get(f"/report/{one.pid}")
+            taken = url.removeprefix("http://")
+            assert "cannot listen" in tool.run("serve", "--listen", taken, expect=2).stderr
             for path in ("/report/1", "/report/x", "/etc/passwd"):
                 try:
                     get(path)
@@ -317,7 +319,8 @@ def serve_answers():
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(10)
-    assert "not ADDRESS:PORT" in tool.run("serve", "--listen", "nonsense", expect=2).stderr
+    for nonsense in ("nonsense", "127.0.0.1:", "127.0.0.1:80x", "127.0.0.1:65536"):
+        assert "not ADDRESS:PORT" in tool.run("serve", "--listen", nonsense, expect=2).stderr
     assert "cannot listen" in tool.run("serve", "--listen", "203.0.113.1:1", expect=2).stderr
 
 
