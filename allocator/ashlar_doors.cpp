@@ -10,6 +10,7 @@
 #include "heap.h"
 #include "maintenance.h"
 #include "options.h"
+#include "os.h"
 #include "stats.h"
 
 using namespace ashlar;
@@ -45,16 +46,37 @@ ASHLAR_DOOR int ashlar_report_json(int fd) {
 
 namespace {
 
+// Many programs, GNU's small ones first, close stderr before they end. So the exit report keeps
+// what it was at the start, and looks whether the program has closed that, too, and reused the
+// number.
+struct FirstStderr {
+  int file = -1;
+  os::FileIdentity identity;
+};
+FirstStderr first_stderr;
+
+void keep_stderr() {
+  first_stderr.file = os::duplicate(STDERR_FILENO);
+  first_stderr.identity = os::identity_of(first_stderr.file);
+}
+
+int file_for_report() {
+  if (os::has_locked_itself_in() || os::identity_of(STDERR_FILENO).exists) return STDERR_FILENO;
+  const bool is_kept = os::identity_of(first_stderr.file) == first_stderr.identity;
+  return is_kept ? first_stderr.file : STDERR_FILENO;
+}
+
 [[gnu::constructor(101)]] void start() {
   read_options();
+  if (options.exit_report != 0) keep_stderr();
   heap.start();
   maintenance.start();
 }
 
 [[gnu::destructor(101)]] void end() {
   maintenance.stop_thread();
-  if (options.exit_report == 1) write_summary(Output(STDERR_FILENO));
-  if (options.exit_report == 2) write_json(Output(STDERR_FILENO));
+  if (options.exit_report == 1) write_summary(Output(file_for_report()));
+  if (options.exit_report == 2) write_json(Output(file_for_report()));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -263,8 +264,14 @@ void note_sandbox() { was_sandboxed_at_start = is_sandboxed(); }
 
 bool has_locked_itself_in() { return !was_sandboxed_at_start && is_sandboxed(); }
 
+namespace {
+
+// Where programs do not expect to find the numbers of their own files.
+constexpr int kLeastNumber = 200;
+
+}  // namespace
+
 int open_to_read(std::string_view path) {
-  constexpr int kLeastNumber = 200;
   KeepErrno keep;
   char terminated[512];
   if (path.size() >= sizeof terminated) return -1;
@@ -274,6 +281,18 @@ int open_to_read(std::string_view path) {
   const long high = ::syscall(SYS_fcntl, low, F_DUPFD_CLOEXEC, kLeastNumber);
   ::syscall(SYS_close, low);
   return static_cast<int>(high);
+}
+
+int duplicate(int file) {
+  KeepErrno keep;
+  return static_cast<int>(::syscall(SYS_fcntl, file, F_DUPFD_CLOEXEC, kLeastNumber));
+}
+
+FileIdentity identity_of(int file) {
+  KeepErrno keep;
+  struct stat about;
+  if (file < 0 || ::fstat(file, &about) != 0) return {};
+  return {true, about.st_dev, about.st_ino};
 }
 
 Bytes read_at_start(int file, char* buffer, Bytes room) {

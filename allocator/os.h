@@ -143,6 +143,16 @@ int open_to_read(std::string_view path);
 Bytes read_at_start(int file, char* buffer, Bytes room);
 void close(int file);
 
+// The same file under another such number, which exec closes; -1: it cannot be.
+int duplicate(int file);
+// Two numbers whose identities are equal lead to the same file. None: the number leads nowhere.
+struct FileIdentity {
+  bool exists = false;
+  std::uint64_t device = 0, node = 0;
+  bool operator==(const FileIdentity&) const = default;
+};
+FileIdentity identity_of(int file);
+
 std::uint64_t now_ms();  // monotonic, coarse: some ms of grain, some ns of cost
 std::uint64_t now_us();  // monotonic, fine: some tens of ns
 // Processor time of this thread, by a system call; where that is refused, now_ms().

@@ -56,6 +56,21 @@ def complaint(library, text, mentions):
     return None
 
 
+def silence(library):
+    """What is wrong with the exit report of a program that closes stderr before it ends, or nothing."""
+    for kind, beginning in (("text", "\nashlar "), ("json", '{"schema"')):
+        done = subprocess.run(
+            ["/bin/sort", "/dev/null"],
+            env={**os.environ, "LD_PRELOAD": library, "ASHLAR_CONF": f"exit_report:{kind}"},
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        if done.returncode != 0 or not done.stderr.startswith(beginning):
+            return f"{kind}: expected {beginning!r}…, seen {done.returncode}, {done.stderr[:400]!r}"
+    return None
+
+
 def main():
     if len(sys.argv) != 2 or not os.path.exists(sys.argv[1]):
         sys.exit("usage: conf.py LIBRARY")
@@ -65,7 +80,11 @@ def main():
         failures += bool(wrong)
         if wrong:
             print(f"ASHLAR_CONF={text if text is None else ascii(text[:60])}: {wrong}")
-    print(f"conf: {len(CASES)} cases, {failures} failed")
+    wrong = silence(os.path.abspath(sys.argv[1]))
+    failures += bool(wrong)
+    if wrong:
+        print(f"exit report of sort: {wrong}")
+    print(f"conf: {len(CASES) + 1} cases, {failures} failed")
     sys.exit(1 if failures else 0)
 
 
