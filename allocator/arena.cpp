@@ -15,7 +15,7 @@ inline void Arena::note_given(LaneSlabs& lane, ClassIndex c, std::uint32_t slots
 }
 
 std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want) {
-  drain_inbox(lane);
+  drain_some(lane);
   heed_plan(lane);
   lane.made_at_take[c.v] = lane.slabs_made;
   std::uint32_t taken = 0;
@@ -23,7 +23,7 @@ std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std
     const std::uint32_t fullest = fullest_slab(lane, c);
     if (fullest == kNone) {
       if (taken != 0) break;
-      if (take_back(lane, c)) continue;
+      if (drain_some(lane) || take_back(lane, c)) continue;
       if (const std::uint32_t gaps = take_gaps(lane, c, slots, want)) return gaps;
       if (take_back_mosaics(lane)) continue;
       if (!create_slab(lane, c)) break;
@@ -247,17 +247,46 @@ bool Arena::drain_inbox(LaneSlabs& lane) {
       lane.inbox.exchange(kNone, std::memory_order_acquire);  // pairs with: notify_owner
   bool any = false;
   while (u != kNone) {
-    UnitIndex unit{u};
-    SlabDescriptor& d = meta(chunk_of(unit)).slab[u % kUnitsPerChunk];
-    u = d.next_pending.load(std::memory_order_relaxed);  // ours until `pending` is cleared
-    d.pending.exchange(0);                               // pairs with: notify_owner
-    if (units_[unit].tag() == lane.tag) {
-      any |= drain_slab(lane, unit);
-    } else {
-      pass_on(lane, unit);
-    }
+    const UnitIndex unit{u};
+    u = next_pending(unit).load(std::memory_order_relaxed);  // ours until `pending` is cleared
+    any |= drain_announced(lane, unit);
   }
   return any;
+}
+
+// A slab leaves alone here. Nobody but the caller takes one out, so that the one behind the first
+// stays the same for as long as the first does.
+bool Arena::drain_some(LaneSlabs& lane) {
+  constexpr std::uint32_t kAtOnce = 2;
+  std::uint32_t u = lane.inbox.load(std::memory_order_acquire);  // pairs with: notify_owner
+  const bool any = u != kNone;
+  for (std::uint32_t i = 0; i < kAtOnce && u != kNone;) {
+    const UnitIndex unit{u};
+    const std::uint32_t next = next_pending(unit).load(std::memory_order_relaxed);  // as above
+    // pairs with: notify_owner
+    if (!lane.inbox.compare_exchange_weak(u, next, std::memory_order_acquire)) continue;
+    if (next != kNone) prefetch_drain(UnitIndex{next});
+    drain_announced(lane, unit);
+    u = next;
+    i++;
+  }
+  return any;
+}
+
+// What others wrote of that slab, and who takes it over writes.
+void Arena::prefetch_drain(UnitIndex unit) const {
+  const UnitEntry entry = units_[unit];
+  if (!entry.is_slab()) return;
+  const Slab slab = slab_at(unit, entry.size_class());
+  __builtin_prefetch(&slab.descriptor().pending, 1);
+  __builtin_prefetch(slab.remote_words(), 1);
+}
+
+bool Arena::drain_announced(LaneSlabs& lane, UnitIndex unit) {
+  meta(chunk_of(unit)).slab[unit.v % kUnitsPerChunk].pending.exchange(0);  // pairs: notify_owner
+  if (units_[unit].tag() == lane.tag) return drain_slab(lane, unit);
+  pass_on(lane, unit);
+  return false;
 }
 
 // The slab that a notification meant is gone. If there is another lane's now, that lane relies on

@@ -115,11 +115,15 @@ class alignas(kCacheLineBytes) Arena {
   void give_remote(void* const* slots, std::uint32_t count);
   // Takes over what others freed into this lane's slabs. True if there was anything.
   bool drain_inbox(LaneSlabs& lane);
+  // The same for a few of the slabs, so that no call takes long. False: there are no more.
+  bool drain_some(LaneSlabs& lane);
 
   // Whether one of the lane's slabs of that class has room, after looking at what others freed.
   bool has_room(LaneSlabs& lane, ClassIndex c) {
-    drain_inbox(lane);
-    return lane.nonempty[c.v] != 0 || lane.aside[c.v] != kNone;
+    while (lane.nonempty[c.v] == 0 && lane.aside[c.v] == kNone) {
+      if (!drain_some(lane)) return false;
+    }
+    return true;
   }
   // The fullest slab with room of a class becomes another lane's. No thread may have `from`, nor
   // may it have slots of that class at hand. False: there is none.
@@ -327,7 +331,10 @@ class alignas(kCacheLineBytes) Arena {
   void notify_owner(UnitIndex unit);
   void pass_on(const LaneSlabs& lane, UnitIndex unit);
   [[noreturn]] void report_double_free(void* const* slots, std::uint32_t count) const;
+  bool drain_announced(LaneSlabs& lane, UnitIndex unit);
+  void prefetch_drain(UnitIndex unit) const;
   bool drain_slab(LaneSlabs& lane, UnitIndex unit);
+  std::atomic<std::uint32_t>& next_pending(UnitIndex unit) const;
   void give_slab_block(LaneSlabs& lane, UnitIndex first, std::uint32_t units);
   std::uint32_t take_gaps(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want);
   bool make_mosaic(LaneSlabs& lane);
@@ -413,6 +420,10 @@ inline Slab Arena::slab_at(UnitIndex first, ClassIndex c) const {
   const bool is_short = size_class(c).words <= ChunkMeta::kShortWords;
   return {m.slab[u], is_short ? m.short_free[u] : m.long_free[u],
           is_short ? m.short_remote[u] : m.long_remote[u], data_ + Bytes{first.v} * kUnitBytes, c};
+}
+
+inline std::atomic<std::uint32_t>& Arena::next_pending(UnitIndex unit) const {
+  return meta(chunk_of(unit)).slab[unit.v % kUnitsPerChunk].next_pending;
 }
 
 inline Mosaic Arena::mosaic_at(UnitIndex unit) const {

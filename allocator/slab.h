@@ -69,6 +69,7 @@ class Slab {
   SlabDescriptor& descriptor() const { return descriptor_; }
   const SizeClass& size_class_info() const { return class_; }
   std::byte* base() const { return base_; }
+  const BitmapWord* remote_words() const { return remote_; }
   bool is_full() const { return descriptor_.used == class_.capacity; }
   bool is_empty() const { return descriptor_.used == 0; }
 

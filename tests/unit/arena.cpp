@@ -260,6 +260,24 @@ TEST_CASE("a lane that takes slots takes over first what others freed") {
   CHECK(g.slabs() == 1);
 }
 
+TEST_CASE("a lane makes no new slab before it has looked at all that others freed") {
+  ArenaGround g(4);
+  LaneSlabs& lane = add_lane(g.arena, 1);
+  constexpr std::size_t kSlabs = 20;
+  std::vector<Slots> slabs;
+  for (std::size_t i = 0; i < kSlabs; i++) slabs.push_back(g.take(lane, kSmall, kSmallSlots));
+  // Slabs leave the inbox in the opposite order: the one that has what is asked for comes last.
+  const Slots big = g.take(lane, kBig, size_class(kBig).capacity);
+  g.give_remote({big[0]});
+  for (const Slots& slots : slabs) g.give_remote({slots[0]});
+  const std::uint32_t before = g.slabs();
+  CHECK(g.take(lane, kSmall, 1).size() == 1);
+  CHECK(descriptor_of(g, slabs[0][0]).pending != 0);  // a few at a time
+  CHECK(g.take(lane, kBig, 1) == Slots{big[0]});
+  CHECK(g.slabs() == before);
+  CHECK(broken(g) == "");
+}
+
 TEST_CASE("slabs that others emptied go back") {
   ArenaGround g(2);
   LaneSlabs& lane = add_lane(g.arena, 1);
