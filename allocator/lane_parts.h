@@ -7,10 +7,16 @@
 
 namespace ashlar {
 
+// After purge_stacks(): what lay at the tops lies there again, before anybody looks.
+void restore_tops(Lane& lane);
+
 // A slow path that changes stacks: a child that is forked meanwhile does not believe them.
 class Busy : Entered {
  public:
-  explicit Busy(Lane& lane) : Entered(lane, OwnerState::changing) {}
+  explicit Busy(Lane& lane) : Entered(lane, OwnerState::changing) {
+    if (lane.is_bare) [[unlikely]]
+      restore_tops(lane);
+  }
 };
 
 // Magazines without slots or stacks.

@@ -130,40 +130,46 @@ bool holds_slots(Stack base, Stack top) {
 // Purges the stacks of a frozen lane if they hold no slots. The owner may still be halfway through
 // one push or pop. A push that has not seen the new end when the barrier is over has stored its
 // slot by then, and a pop the new top, so that either slot lies at a top. Whether that is what lies
-// there, or something older, its slab knows; if it may be, the page stays.
+// there, or something older, its slab knows; if it may be, the word is kept elsewhere. A pop that
+// comes too late for it reads null, and a push that had seen the old end leaves a null where its
+// slot was: the owner's next slow path finds both restored.
 void purge_stacks(Lane& lane) {
   for (Magazine& m : lane.magazine) m.give_end = m.give_base;  // the next push waits for us
   if (!os::barrier_in_all_threads()) return;
-  auto* const begin = reinterpret_cast<std::byte*>(&lane);
-  bool stays[kLanePages.v] = {};
+  lane.top_word_count = 0;
   for (const Magazine& m : lane.magazine) {
     // Both may move meanwhile, so each is read once; and a count may be one too low.
     const std::pair<Stack, Stack> stacks[] = {{m.take_base, m.take.acquire()},
                                               {m.give_base, m.give.acquire()}};
     for (const auto& [base, top] : stacks) {
       if (holds_slots(base, top)) return;
-      const void* const slot = std::atomic_ref(*top).load(std::memory_order_relaxed);  // see above
-      const bool may_be_on_its_way = arena.locate(slot).kind == Place::Kind::slot;
-      stays[static_cast<Bytes>(reinterpret_cast<std::byte*>(top) - begin) / kPageBytes] |=
-          may_be_on_its_way;
+      void* const slot = std::atomic_ref(*top).load(std::memory_order_relaxed);  // see above
+      if (arena.locate(slot).kind != Place::Kind::slot) continue;
+      lane.top_words[lane.top_word_count++] = {top, slot};
     }
   }
-  // To the lane's end: stacks that were emptied have left theirs behind `stack_room`.
-  for (Bytes page = sizeof(Lane) / kPageBytes; page < kLanePages.v; page++) {
-    Bytes last = page;
-    while (last < kLanePages.v && !stays[last]) last++;
-    if (last != page) os::purge(begin + page * kPageBytes, (last - page) * kPageBytes);
-    page = last;
-  }
+  std::atomic_signal_fence(std::memory_order_release);  // a fork sees the words, or full stacks
   lane.is_bare = true;
+  // To the lane's end: stacks that were emptied have left theirs behind `stack_room`.
+  os::purge(reinterpret_cast<std::byte*>(&lane) + sizeof(Lane),
+            bytes_of(kLanePages) - sizeof(Lane));
 }
 
 }  // namespace
 
+void restore_tops(Lane& lane) {
+  for (std::uint32_t i = 0; i < lane.top_word_count; i++) {
+    const auto& [at, slot] = lane.top_words[i];
+    std::atomic_ref(*at).store(slot, std::memory_order_relaxed);  // or the owner waits
+  }
+  std::atomic_signal_fence(std::memory_order_release);  // a fork sees them, or restores them again
+  lane.is_bare = false;
+}
+
 bool tend_lane(Lane& lane, bool all) {
   bool changed = activity(lane) != lane.seen || lane.large.used;
   lane.large.used = false;
-  lane.is_bare &= !changed;
+  if (changed && lane.is_bare) restore_tops(lane);
   if (all || !changed) {
     lane.slabs.is_idle = !changed;
     for (std::uint32_t c = 0; c < kClassCount; c++) {
@@ -180,6 +186,7 @@ bool tend_lane(Lane& lane, bool all) {
 }
 
 void recover_frozen(Lane& lane) {
+  if (lane.is_bare) restore_tops(lane);
   // Slots that were on their way are lost. The words stay where they are: this may be in a signal
   // handler that interrupted a hit path.
   for (Magazine& m : lane.magazine) {
@@ -204,6 +211,7 @@ void Entered::wait_slow(Lane& lane, OwnerState state) {
 }
 
 void recover_magazines(Lane& lane) {
+  if (lane.is_bare) restore_tops(lane);
   const auto rescue = [&](ClassIndex c, Stack base, Stack top) {
     for (; base < top; base++) {
       // The owner may have died between giving a slot back and taking it off the stack.
@@ -225,6 +233,12 @@ void recover_magazines(Lane& lane) {
 }
 
 const char* check_invariants(const Lane& lane) {
+  const auto word_at = [&](Stack s) {
+    for (std::uint32_t i = 0; lane.is_bare && i < lane.top_word_count; i++) {
+      if (lane.top_words[i].at == s) return lane.top_words[i].slot;
+    }
+    return *s;
+  };
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     const Magazine& m = lane.magazine[c];
     const auto in_bounds = [&](Stack base, Stack top) {
@@ -235,8 +249,8 @@ const char* check_invariants(const Lane& lane) {
     }
     const char* broken = nullptr;
     const auto each = [&](auto&& visit) {
-      for (Stack s = m.take_base; s != m.take; s++) visit(*s);
-      for (Stack s = m.give_base; s != m.give; s++) visit(*s);
+      for (Stack s = m.take_base; s != m.take; s++) visit(word_at(s));
+      for (Stack s = m.give_base; s != m.give; s++) visit(word_at(s));
     };
     std::uint32_t reclaimed = 0;
     each([&](void* slot) {

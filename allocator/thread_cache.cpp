@@ -396,8 +396,9 @@ void give_slow(void* p, const char* caller) {
     return give_remote(p);
   }
   Magazine& m = lane->magazine[c.v];
-  if (std::atomic_ref(m.give[-1]).load(std::memory_order_relaxed) == p) reject(p, caller);
-  while (!push_slot(m, p)) flush_slow(*lane, c);
+  for (; !push_slot(m, p); flush_slow(*lane, c)) {
+    if (std::atomic_ref(m.give[-1]).load(std::memory_order_relaxed) == p) reject(p, caller);
+  }
 }
 
 void init_lane(Lane& lane) {

@@ -19,7 +19,8 @@
 //   1  each stack lies within its bounds, above a null word
 //   2  what is in a stack is a slot of its class, owned by this lane, and not at rest
 //   3  no slot is twice in the stacks of a lane
-//   4  null words in the stacks are as many as were reclaimed, and the mark of a sample
+//   4  null words in the stacks are as many as were reclaimed, and the mark of a sample; what
+//      purge_stacks() keeps elsewhere counts as if it were there
 // Threads: the lane's own. Others may read counts. One other may do what a slow path does while the
 //          owner is in none: it holds `frozen`, and the owner waits for it in its next slow path.
 //          The owner pays a load for that, as the kernel supplies the barrier (membarrier). What
@@ -102,9 +103,9 @@ struct alignas(kPageBytes) Lane {
   std::atomic<bool> orphaned =
       false;  // atomic: fork → who leases it; its owner died, see recover()
   std::atomic<OwnerState> owner = OwnerState::outside;  // atomic: owner → who freezes, or recovers
-  Lock frozen;                      // held by whoever works on the lane instead of its owner
-  std::uint64_t seen = 0;           // lock: frozen; what activity() was at the last look
-  bool is_bare = false;             // lock: frozen; its stacks were purged at the last look
+  Lock frozen;             // held by whoever works on the lane instead of its owner
+  std::uint64_t seen = 0;  // lock: frozen; what activity() was at the last look
+  bool is_bare = false;  // owner, or who froze the lane: its stacks are purged, see purge_stacks()
   bool lost_notifications = false;  // owner: a fork emptied the inbox, see refill_slow()
   std::uint32_t slow_calls = 0;     // owner: to look at the clock only now and then
   std::uint64_t trim_due_ms = 0;    // owner: when to trim again
@@ -118,6 +119,12 @@ struct alignas(kPageBytes) Lane {
 
   // The second page. Remote frees write here, to a line of its own.
   alignas(kPageBytes) LaneSlabs slabs{};
+  // What lay at tops of the stacks when they were purged. As is_bare.
+  struct TopWord {
+    Stack at;
+    void* slot;
+  } top_words[2 * kClassCount] = {};
+  std::uint32_t top_word_count = 0;
   void* remote[kRemoteSlots] = {};  // owner: slots of other lanes, not yet given back
 
   // Stacks are cut from what follows, to the end of the lane's pages.

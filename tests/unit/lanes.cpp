@@ -45,10 +45,11 @@ constexpr std::uint32_t kStride = 31;  // ten times as many instructions, and sl
 #endif
 
 // Calls malloc and free, in turn and in both orders, as often as they have instructions. After
-// another one each time, stopped(lane) may work on the thread's lane; false: nobody may, as it is
-// in a slow path. Then afterwards(slots) is given what the thread holds.
+// another one each time, and after `more` of those behind it, stopped(lane) may work on the
+// thread's lane; false: nobody may, as it is in a slow path. Then afterwards(slots) is given what
+// the thread holds.
 template <class Stopped, class Afterwards>
-void at_each_instruction(Stopped&& stopped, Afterwards&& afterwards) {
+void at_each_instruction(std::uint32_t more, Stopped&& stopped, Afterwards&& afterwards) {
   void* in_hand = nullptr;
   const auto malloc_one = [&] { in_hand = take_slot(kSmall); };
   const auto free_one = [&] { give_slot(in_hand); };
@@ -77,9 +78,10 @@ void at_each_instruction(Stopped&& stopped, Afterwards&& afterwards) {
       looked = false;
       std::uint32_t instructions = 0;
       stepped(calls[call], [&] {
-        if (++instructions != at) return;
-        step_no_further();
-        looked = stopped(*this_lane());
+        if (++instructions < at) return;
+        if (instructions == at + more) step_no_further();
+        const bool may_look = stopped(*this_lane());
+        looked |= may_look && instructions == at;
       });
       if (call == 0 || call == 2) slots.push_back(in_hand);
       afterwards(slots);
@@ -260,6 +262,11 @@ TEST_CASE("a sleeping thread's lane takes a few pages, whatever its thread did b
   };
   for (bool emptied : {false, true}) {
     use_classes();
+    std::vector<void*> kept;
+    for (Bytes bytes = 16; bytes <= 512; bytes += 16) {
+      const auto slots = take(class_for(bytes), 50);
+      kept.insert(kept.end(), slots.begin(), slots.end());
+    }
     Lane& lane = *this_lane();
     const auto resident = [&] {
       return os::resident_bytes(&lane, bytes_of(kLanePages)) / kPageBytes;
@@ -273,6 +280,7 @@ TEST_CASE("a sleeping thread's lane takes a few pages, whatever its thread did b
     CHECK(broken() == "");
     use_classes();  // it goes on where it was
     CHECK(broken() == "");
+    give(kept);
     maintenance.trim();
     CHECK(allocated() == 0);
   }
@@ -324,43 +332,85 @@ TEST_CASE("what a thread was about to pop when it was stopped is its own") {
   CHECK(broken() == "");
 }
 
+TEST_CASE("what a thread was about to push when its process was forked is not lost") {
+  auto slots = take(kSmall, 200);
+  void* const last = slots.back();
+  slots.pop_back();
+  give(slots);
+  Lane& lane = *this_lane();
+  Magazine& m = lane.magazine[kSmall.v];
+  const Stack top = m.give;
+  *top = last;
+  look(true);
+  REQUIRE(lane.is_bare);
+  m.give.publish(top + 1);
+  // As in a child that leases the lane of a thread that is not there.
+  arena.recover_lane(lane.slabs);
+  recover_magazines(lane);
+  CHECK(broken() == "");
+  maintenance.trim();
+  CHECK(allocated() == 0);
+}
+
+TEST_CASE("a slot that is freed twice while its lane is purged in between is told") {
+  CHECK(death_of([] {
+          const auto slots = take(kSmall, 200);
+          give({slots.begin(), slots.end() - 1});
+          Magazine& m = this_lane()->magazine[kSmall.v];
+          const Stack top = m.give;
+          *top = slots.back();
+          look(true);
+          m.give.publish(top + 1);
+          give_slot(slots.back());
+        }).signal == SIGABRT);
+}
+
 TEST_CASE("a thread is stopped after any instruction of malloc or free, and loses nothing") {
   if (!kCanStep) return;
   give(take(kSmall, 900));  // its stacks lie behind the first pages then, and can be purged
-  at_each_instruction(
-      [](Lane& lane) {
-        const Frozen frozen(lane);
-        if (frozen) tend_lane(lane, true);
-        return static_cast<bool>(frozen);
-      },
-      [](auto&) {});
+  for (std::uint32_t more : {0u, 50u}) {
+    CAPTURE(more);
+    at_each_instruction(
+        more,
+        [](Lane& lane) {
+          const Frozen frozen(lane);
+          if (frozen) tend_lane(lane, true);
+          return static_cast<bool>(frozen);
+        },
+        [](auto&) {});
+  }
 }
 
 TEST_CASE("a handler forks after any instruction of malloc or free, while the lane is reclaimed") {
   if (!kCanStep) return;
   pid_t child = -1;
-  at_each_instruction(
-      [&](Lane& lane) {
-        if (lane.owner != OwnerState::outside) return false;
-        child = ::fork();
-        if (child != 0) return true;
-        if (!lane.frozen.try_lock()) ::_exit(4);
-        lane.magazine[kSmall.v].take_base[0] = nullptr;  // and not counted yet
-        heap.after_fork_in_child();
-        return true;
-      },
-      [&](std::vector<void*>& slots) {
-        const pid_t forked = std::exchange(child, -1);
-        int status = 0;
-        if (forked > 0) REQUIRE(::waitpid(forked, &status, 0) == forked);
-        REQUIRE(status == 0);
-        if (forked != 0) return;
-        const auto others = take(kSmall, 300);
-        slots.insert(slots.end(), others.begin(), others.end());
-        const bool whole = all_distinct(slots) && broken() == "";
-        give(slots);
-        ::_exit(whole && broken() == "" ? 0 : 3);
-      });
+  for (bool purged : {false, true}) {
+    CAPTURE(purged);
+    at_each_instruction(
+        0,
+        [&](Lane& lane) {
+          if (lane.owner != OwnerState::outside) return false;
+          if (purged) look(true);
+          child = ::fork();
+          if (child != 0) return true;
+          if (!lane.frozen.try_lock()) ::_exit(4);
+          lane.magazine[kSmall.v].take_base[0] = nullptr;  // and not counted yet
+          heap.after_fork_in_child();
+          return true;
+        },
+        [&](std::vector<void*>& slots) {
+          const pid_t forked = std::exchange(child, -1);
+          int status = 0;
+          if (forked > 0) REQUIRE(::waitpid(forked, &status, 0) == forked);
+          REQUIRE(status == 0);
+          if (forked != 0) return;
+          const auto others = take(kSmall, 300);
+          slots.insert(slots.end(), others.begin(), others.end());
+          const bool whole = all_distinct(slots) && broken() == "";
+          give(slots);
+          ::_exit(whole && broken() == "" ? 0 : 3);
+        });
+  }
 }
 
 TEST_CASE("a thread that pushes and pops all the time loses nothing to who looks after its lane") {
