@@ -332,12 +332,12 @@ std::uint64_t read_us(clockid_t clock) {
 std::uint64_t now_ms() { return read_us(CLOCK_MONOTONIC_COARSE) / 1000; }
 std::uint64_t now_us() { return read_us(CLOCK_MONOTONIC); }
 
-std::uint64_t thread_ran_ms() {
+std::uint64_t thread_ran_us() {
   const int saved_errno = errno;
   timespec t{};
   const bool known = ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0;
   errno = saved_errno;
-  return known ? to_us(t) / 1000 : now_ms();
+  return known ? to_us(t) : now_us();
 }
 
 }  // namespace ashlar::os

@@ -118,10 +118,11 @@ void give_internal(void* pages) {
 
 // In whoever's frame it is: that is where unwinding begins.
 [[gnu::always_inline]] inline void fill(SampleRecord& record, void* place, Bytes bytes,
-                                        Bytes requested) {
+                                        Bytes requested, std::uint32_t mean_kib) {
   record.place = place;
   record.bytes = bytes;
   record.requested = requested;
+  record.mean_bytes = mean_kib * kKiB;
   os::read_registers(record.registers);
   record.stack_bytes = readable_stack(record.registers.rsp);
   os::copy_unseen(record.stack, record.registers.rsp, record.stack_bytes);
@@ -129,14 +130,12 @@ void give_internal(void* pages) {
 
 }  // namespace
 
-Bytes Sampler::draw() {
+Bytes Sampler::draw(std::uint32_t mean_kib) {
   const std::uint64_t x = mix(random_.fetch_add(kStep, std::memory_order_relaxed));  // any order
-  const double distance = -log_of_fraction((x >> 11) + 1) *
-                          static_cast<double>(options.sample_kib) * static_cast<double>(kKiB);
-  return static_cast<Bytes>(distance);
+  return static_cast<Bytes>(-log_of_fraction((x >> 11) + 1) * static_cast<double>(mean_kib * kKiB));
 }
 
-void* Sampler::note_slot(void* slot, Bytes slot_bytes, Bytes requested) {
+void* Sampler::note_slot(void* slot, Bytes slot_bytes, Bytes requested, std::uint32_t mean_kib) {
   SampleTable* const table = make_table();
   if (table == nullptr) return slot;
   table->taken++;
@@ -144,7 +143,7 @@ void* Sampler::note_slot(void* slot, Bytes slot_bytes, Bytes requested) {
   const PageCount pages{1 + pages_for(slot_bytes).v};
   if (void* const block = take_internal(pages, zero)) {
     auto* const record = static_cast<SampleRecord*>(block);
-    fill(*record, slot, slot_bytes, requested);
+    fill(*record, slot, slot_bytes, requested, mean_kib);
     void* const p = record + 1;
     if (enter(*table, p, *record)) return p;
     give_internal(block);
@@ -153,14 +152,14 @@ void* Sampler::note_slot(void* slot, Bytes slot_bytes, Bytes requested) {
   return slot;
 }
 
-void Sampler::note_large(void* p, Bytes bytes, Bytes requested) {
+void Sampler::note_large(void* p, Bytes bytes, Bytes requested, std::uint32_t mean_kib) {
   SampleTable* const table = make_table();
   if (table == nullptr) return;
   table->taken++;
   bool zero = false;
   if (void* const block = take_internal(PageCount{1}, zero)) {
     auto* const record = static_cast<SampleRecord*>(block);
-    fill(*record, p, bytes, requested);
+    fill(*record, p, bytes, requested, mean_kib);
     if (enter(*table, p, *record)) return;
     give_internal(block);
   }
@@ -219,7 +218,6 @@ SampleTable* Sampler::make_table() {
   if (block == nullptr) return nullptr;
   auto* const made = static_cast<SampleTable*>(block);
   if (!zero) os::purge(block, sizeof(SampleTable));
-  made->mean_bytes = static_cast<std::uint64_t>(options.sample_kib) * kKiB;
   if (table_.compare_exchange_strong(table, made)) return made;
   give_internal(block);
   return table;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // L4 · sampler: where a random part of the live objects was allocated.
 //
-// What:    with sample_kib set, objects are sampled so that one falls on so many KiB on average
-//          (a Poisson process over the bytes allocated: an object of s bytes is in the sample with
-//          probability 1 − exp(−s / mean)). A record keeps registers and the top of the stack, to
-//          be unwound by a reader outside; it goes when the object is freed.
+// What:    with sample_kib set, objects are sampled so that one falls on so many KiB on average, or
+//          on more where that takes too long (sample_pace; a Poisson process over the bytes
+//          allocated: an object of s bytes is in the sample with probability 1 − exp(−s / mean)). A
+//          record keeps registers and the top of the stack, to be unwound by a reader outside; it
+//          goes when the object is freed.
 // How:     nothing on the hit paths, and nothing for objects that are not in the sample. A lane
 //          knows how many bytes it hands out before its next sample. A magazine's slots are handed
 //          out in order, so whoever fills a stack takes it from that distance, or makes the stack
@@ -34,11 +35,12 @@
 namespace ashlar {
 
 struct SampleRecord {
-  static constexpr Bytes kStackBytes = kPageBytes - 12 * sizeof(std::uint64_t);
+  static constexpr Bytes kStackBytes = kPageBytes - 13 * sizeof(std::uint64_t);
 
   void* place;                // the slot that is kept for the object; a large one itself
   std::uint64_t bytes;        // of the slot, or of the pages
   std::uint64_t requested;    // bytes asked for when it was handed out
+  std::uint64_t mean_bytes;   // one sample fell on so many bytes when it was drawn
   os::Registers registers;    // what a reader begins to unwind with
   std::uint64_t stack_bytes;  // of `stack`, which begins at rsp
   std::byte stack[kStackBytes];
@@ -55,7 +57,6 @@ struct SampleTable {
     SampleRecord* record;                // who claimed the cell → who finds the address
   };
 
-  std::uint64_t mean_bytes;          // const
   std::atomic<std::uint64_t> taken;  // atomic: any → reports; samples in all
   std::atomic<std::uint64_t> lost;   // atomic: any → reports; of these, not kept for want of room
   // atomic: any → any; samples of which the address has that hash
@@ -69,27 +70,14 @@ class Sampler {
 
   static bool is_on() { return options.sample_kib != 0; }
 
-  // Bytes from anywhere to the next sample.
-  Bytes draw();
-  // Of `slots` slots that are handed out one after the other, how many come before one that is
-  // sampled; `slots`: none is. `distance` is the caller's, to the next sample.
-  std::uint32_t slots_before(Bytes& distance, Bytes slot_bytes, std::uint32_t slots) {
-    const Bytes all = slots * slot_bytes;
-    if (all <= distance) [[likely]] {
-      distance -= all;
-      return slots;
-    }
-    const auto before = static_cast<std::uint32_t>(distance / slot_bytes);
-    distance = draw();
-    return before;
-  }
-  // Whether one object of that size is sampled.
-  bool is_due(Bytes& distance, Bytes bytes) { return slots_before(distance, bytes, 1) == 0; }
-  // The object that is about to be handed out in that slot is sampled. Returns where it lies: not
-  // in the slot, unless there is no room for a record.
-  [[gnu::noinline]] void* note_slot(void* slot, Bytes slot_bytes, Bytes requested);
+  // Bytes from anywhere to the next sample, if one falls on so many KiB.
+  Bytes draw(std::uint32_t mean_kib);
+  // The object that is about to be handed out in that slot is sampled, as was drawn with that mean.
+  // Returns where it lies: not in the slot, unless there is no room for a record.
+  [[gnu::noinline]] void* note_slot(void* slot, Bytes slot_bytes, Bytes requested,
+                                    std::uint32_t mean_kib);
   // The same of a large object, which stays.
-  [[gnu::noinline]] void note_large(void* p, Bytes bytes, Bytes requested);
+  [[gnu::noinline]] void note_large(void* p, Bytes bytes, Bytes requested, std::uint32_t mean_kib);
   // The object at p is freed. Returns the slot that was kept for it, which is to be freed now;
   // null: it is not sampled.
   void* take_back(const void* p);

@@ -69,22 +69,24 @@ void flush_stack(Lane& lane, ClassIndex c, Stack base, Stack top) {
 
 // --- sampling: see sampler.h for how, and why nothing else must know of it -----------------------
 
-// Whether the slot that a slow path hands out is sampled: that was found before, or is now.
-bool is_sample(Lane& lane, ClassIndex c) {
+// A slot that a slow path hands out may be a sample: that was found before, or is now. The mean
+// with which it was, or 0.
+std::uint32_t sample_mean(Lane& lane, ClassIndex c) {
   if (!Sampler::is_on()) [[likely]]
-    return false;
+    return 0;
   Magazine& m = lane.magazine[c.v];
   const NextSample found = m.next_sample;
   m.next_sample = NextSample::none;
-  return found == NextSample::when_dry || found == NextSample::at_mark ||
-         sampler.is_due(lane.sample_distance, size_class(c).slot_bytes);
+  return found != NextSample::none ? SamplePace::mean_kib(m.sample_doublings)
+                                   : lane.sample_pace.mean_if_due(size_class(c).slot_bytes);
 }
 
 // Of the next `slots` slots, how many come before one that is sampled.
 std::uint32_t slots_before_sample(Lane& lane, ClassIndex c, std::uint32_t slots) {
   if (!Sampler::is_on()) [[likely]]
     return slots;
-  return sampler.slots_before(lane.sample_distance, size_class(c).slot_bytes, slots);
+  lane.magazine[c.v].sample_doublings = lane.sample_pace.doublings();
+  return lane.sample_pace.slots_before(size_class(c).slot_bytes, slots);
 }
 
 // The first slot of a `take` of which nothing was drawn for yet. If there is a sample among the
@@ -102,31 +104,39 @@ bool is_at_null(const Magazine& m) { return m.take != m.take_base && m.take[-1] 
 // malloc has come to the mark.
 bool is_at_mark(const Magazine& m) { return m.has_mark() && is_at_null(m); }
 
-// What was freed last is in `take` now. How far it goes is asked when malloc needs it: were it
-// asked here, whether it is given back instead could depend on the answer.
-void mark_undrawn(Lane& lane, ClassIndex c) {
-  if (!Sampler::is_on()) [[likely]]
-    return;
+// What was freed last is in `take` now. If there is a sample among it, its place gets the mark, and
+// what was there is given back. Until malloc comes to the mark, all goes as it would without.
+void mark(Lane& lane, ClassIndex c) {
   Magazine& m = lane.magazine[c.v];
-  if (m.take == m.take_base) return;
-  const Stack top = m.take - 1;
-  flush_stack(lane, c, top, m.take);
-  *top = nullptr;
-  m.next_sample = NextSample::undrawn;
+  const auto slots = static_cast<std::uint32_t>(m.take - m.take_base);
+  const std::uint32_t before = slots_before_sample(lane, c, slots);
+  if (before == slots) return;
+  const Stack place = m.take - 1 - static_cast<std::ptrdiff_t>(before);
+  flush_stack(lane, c, place, place + 1);
+  *place = nullptr;
+  m.next_sample = NextSample::at_mark;
 }
 
-void* noted(void* slot, ClassIndex c, Bytes requested, bool sampled) {
-  return sampled ? sampler.note_slot(slot, size_class(c).slot_bytes, requested) : slot;
+// This thread's lane pays for a sample.
+void pay_for_sample() {
+  if (Lane* const lane = this_lane()) lane->sample_pace.pay();
 }
 
-// Whether one object of that size is sampled, which does not come from a magazine.
-bool is_due(Bytes bytes) {
+// Where the object lies that gets the slot; one that is sampled if there is a mean.
+void* noted(void* slot, ClassIndex c, Bytes requested, std::uint32_t mean_kib) {
+  if (mean_kib == 0) return slot;
+  pay_for_sample();
+  return sampler.note_slot(slot, size_class(c).slot_bytes, requested, mean_kib);
+}
+
+// The same for one object of that size, which does not come from a magazine.
+std::uint32_t sample_mean(Bytes bytes) {
   if (!Sampler::is_on()) [[likely]]
-    return false;
-  Lane* const lane = this_lane();
-  Bytes of_nobody = 0;
-  if (lane == nullptr) of_nobody = sampler.draw();
-  return sampler.is_due(lane == nullptr ? of_nobody : lane->sample_distance, bytes);
+    return 0;
+  if (Lane* const lane = this_lane()) return lane->sample_pace.mean_if_due(bytes);
+  SamplePace of_nobody;
+  of_nobody.start();
+  return of_nobody.mean_if_due(bytes);
 }
 
 // Doubles the stacks of a class, up to its bound.
@@ -199,7 +209,7 @@ void tick(Lane& lane) {
   note_miss(lane, c);
   Magazine& m = lane.magazine[c.v];
   m.used = true;
-  const bool sampled = is_sample(lane, c);
+  const std::uint32_t mean_kib = sample_mean(lane, c);
   const std::uint32_t others = m.capacity - 1u;
   const std::uint32_t before = slots_before_sample(lane, c, others);
   const std::uint32_t want = 1 + before;
@@ -211,7 +221,7 @@ void tick(Lane& lane) {
     if (taken != 0) {
       if (taken == want && before < others) m.next_sample = NextSample::when_dry;
       m.take = base + taken - 1;
-      return noted(base[taken - 1], c, requested, sampled);
+      return noted(base[taken - 1], c, requested, mean_kib);
     }
     const PageCount slab = pages_for(size_class(c).slab_bytes);
     if (!heap.make_room(seen, slab, bytes_of(slab))) {
@@ -227,10 +237,11 @@ void tick(Lane& lane) {
   tick(lane);
   Magazine& m = lane.magazine[c.v];
   // Before the stacks' bounds are believed: null words are no slots.
-  const bool undrawn = (m.reclaimed != 0 || m.has_mark()) && settle_slow(m);
+  const bool undrawn = m.reclaimed != 0 && settle_slow(m);
   m.used = true;
   m.give_end = m.give_base + m.capacity;  // see purge_stacks()
   if (m.give != m.give_end && !undrawn) return;
+  if (m.has_mark()) settle_slow(m);
   if (m.take != m.take_base || m.capacity == 0) {
     const Stack top = m.take;
     m.take = m.take_base;
@@ -240,7 +251,7 @@ void tick(Lane& lane) {
     if (m.give != m.give_end) return;
   }
   exchange_stacks(m);
-  mark_undrawn(lane, c);
+  mark(lane, c);
 }
 
 // A slot of another lane.
@@ -286,7 +297,7 @@ Bytes magazine_bytes(const Lane& lane) {
 
 void init_magazines(Lane& lane) {
   lane.stack_room = lane.stacks();
-  if (Sampler::is_on()) lane.sample_distance = sampler.draw();
+  if (Sampler::is_on()) lane.sample_pace.start();
   for (std::uint32_t c = 0; c < kClassCount; c++) {
     Magazine* const m = new (&lane.magazine[c]) Magazine;
     m->take = m->give = m->give_end = m->take_base = m->give_base = lane.no_stack + 1;
@@ -333,11 +344,14 @@ void flush_remote(Lane& lane) {
 }
 
 void* sampled_slot_if_due(void* slot, ClassIndex c, Bytes requested) {
-  return noted(slot, c, requested, is_due(size_class(c).slot_bytes));
+  return noted(slot, c, requested, sample_mean(size_class(c).slot_bytes));
 }
 
 void* sampled_large_if_due(void* p, Bytes bytes, Bytes requested) {
-  if (is_due(bytes)) sampler.note_large(p, bytes, requested);
+  const std::uint32_t mean_kib = sample_mean(bytes);
+  if (mean_kib == 0) return p;
+  pay_for_sample();
+  sampler.note_large(p, bytes, requested, mean_kib);
   return p;
 }
 
@@ -366,8 +380,8 @@ void* take_slow(Bytes requested, ClassIndex c) {
   if (m.take == m.take_base) return refill_slow(*lane, c, requested);
   const bool is_drawn = !dry && !at_mark;
   if (is_drawn) return *(m.take = m.take - 1);
-  const bool sampled = is_sample(*lane, c);
-  return noted(pop_and_mark(*lane, c), c, requested, sampled);
+  const std::uint32_t mean_kib = sample_mean(*lane, c);
+  return noted(pop_and_mark(*lane, c), c, requested, mean_kib);
 }
 
 void give_slow(void* p, const char* caller) {

@@ -34,6 +34,7 @@
 #include "drain.h"
 #include "lock.h"
 #include "owned.h"
+#include "sample_pace.h"
 #include "size_class.h"
 #include "unit_table.h"
 
@@ -42,9 +43,8 @@ namespace ashlar {
 using Stack = void**;
 
 // Where malloc meets the next sample in `take` (sampler). `none`: not in there. `when_dry`: it was
-// filled no further. `at_mark`: at a null word; nobody has looked at what lies behind. `undrawn`:
-// at none that is known, and a null word on top sees to it that somebody looks first.
-enum class NextSample : std::uint8_t { none, when_dry, at_mark, undrawn };
+// filled no further. `at_mark`: at a null word; nobody has looked at what lies behind.
+enum class NextSample : std::uint8_t { none, when_dry, at_mark };
 
 struct alignas(kMagazineBytes) Magazine {
   Owned<Stack> take;                          // owner → reports: behind the slot to hand out next
@@ -59,8 +59,9 @@ struct alignas(kMagazineBytes) Magazine {
   Owned<Stack> give_base;                     // owner → reports
   Owned<std::uint32_t> reclaimed;  // owner, or who froze the lane: null words where slots were
   bool missed = false;             // owner: was too small since the last trim, or for this thread
+  std::uint8_t sample_doublings = 0;  // owner: of the mean that next_sample was drawn with
 
-  bool has_mark() const { return next_sample >= NextSample::at_mark; }
+  bool has_mark() const { return next_sample == NextSample::at_mark; }
   // Words of a stack. While its owner finds out that `take` is dry, it ends below its base.
   static std::uint32_t words(Stack base, Stack top) {
     return top > base ? static_cast<std::uint32_t>(top - base) : 0;
@@ -112,7 +113,7 @@ struct alignas(kPageBytes) Lane {
   Drain drain;                      // owner
   // The stacks of a magazine that has none yet: null below, room for what is to spare above.
   void* no_stack[2] = {};
-  Bytes sample_distance = 0;          // owner: to hand out before the next sample (sampler)
+  SamplePace sample_pace;             // owner: when the next sample is due
   Stack stack_room = nullptr;         // owner: unused words behind the stacks
   Owned<std::uint32_t> remote_count;  // owner → reports
   LargeCache large;                   // owner

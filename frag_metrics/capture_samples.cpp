@@ -94,10 +94,16 @@ Samples capture_samples(Target& target, std::uint64_t root_address, const Snapsh
     constexpr std::size_t kWithoutStack = offsetof(SampleRecord, registers);
     const std::span<std::byte> bytes = std::as_writable_bytes(std::span(&record, 1));
     if (!target.read(cell.record, bytes.first(stacks ? sizeof record : kWithoutStack))) continue;
+    // Thinned no more than can be.
+    if (record.mean_bytes < samples.mean_bytes ||
+        record.mean_bytes >> SamplePace::kMostDoublings > samples.mean_bytes) {
+      continue;
+    }
     Sample sample;
     sample.address = reinterpret_cast<std::uintptr_t>(record.place);
     sample.bytes = record.bytes;
     sample.requested = record.requested;
+    sample.mean_bytes = record.mean_bytes;
     if (sample.address < snapshot.data_address || !find_object(snapshot, sample)) continue;
     if (!stacks) {
       samples.live.push_back(std::move(sample));

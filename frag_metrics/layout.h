@@ -67,6 +67,7 @@ consteval std::uint64_t layout_hash() {
   mix(sizeof(Sampler));
   mix(sizeof(SampleTable));
   mix(offsetof(SampleTable, cell));
+  mix(offsetof(SampleRecord, mean_bytes));
   mix(offsetof(SampleRecord, registers));
   for (const SizeClass& c : kSizeClasses) {
     mix(c.slot_bytes);

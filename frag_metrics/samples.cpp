@@ -8,17 +8,25 @@
 
 namespace ashlar::frag {
 
-double Samples::weight(std::uint64_t bytes) const {
+double Sample::weight() const {
   const double p = -std::expm1(-static_cast<double>(bytes) / static_cast<double>(mean_bytes));
   return p > 0 ? 1 / p : 0;
 }
 
-// Horvitz and Thompson's estimator, as objects are sampled independently of each other.
+double Samples::effective_mean_bytes() const {
+  if (live.empty()) return static_cast<double>(mean_bytes);
+  double sum = 0;
+  for (const Sample& sample : live) sum += static_cast<double>(sample.mean_bytes);
+  return sum / static_cast<double>(live.size());
+}
+
+// Horvitz and Thompson's estimator: whether one object is sampled does not depend on whether those
+// before it were, but for the mean, and that is known by then.
 Estimate rounding(const Samples& samples) {
   Estimate estimate;
   double variance = 0;
   for (const Sample& sample : samples.live) {
-    const double weight = samples.weight(sample.bytes);
+    const double weight = sample.weight();
     const auto surplus =
         static_cast<double>(sample.bytes - std::min(sample.requested, sample.bytes));
     estimate.value += weight * surplus;
@@ -36,7 +44,7 @@ std::vector<Site> sites(const Samples& samples, const std::vector<std::vector<Fr
     for (const Frame& frame : stacks[i]) key.push_back(frame.address);
     Site& site = by_stack[std::move(key)];
     if (site.samples == 0) site.stack = stacks[i];
-    const double weight = samples.weight(sample.bytes);
+    const double weight = sample.weight();
     site.samples++;
     site.objects += weight;
     site.bytes += weight * static_cast<double>(sample.bytes);
@@ -66,25 +74,21 @@ std::string folded_text(const std::vector<Site>& sites, bool pinned) {
   return text;
 }
 
-std::string pprof_text(const Samples& samples, const std::vector<Site>& sites,
-                       const std::string& maps) {
-  // pprof corrects for the sampling itself, so it is told what was sampled.
-  const auto counts = [](std::uint64_t objects, double bytes) {
-    return fmt::format("{}: {:.0f} [{}: {:.0f}]", objects, bytes, objects, bytes);
+std::string pprof_text(const std::vector<Site>& sites, const std::string& maps) {
+  // pprof knows one mean for all. It is told what samples stand for, and that each byte was
+  // sampled.
+  const auto counts = [](double objects, double bytes) {
+    return fmt::format("{0:.0f}: {1:.0f} [{0:.0f}: {1:.0f}]", objects, bytes);
   };
-  const auto sampled_bytes = [&](const Site& site) {
-    return site.objects > 0 ? site.bytes / site.objects * static_cast<double>(site.samples) : 0;
-  };
-  std::uint64_t objects = 0;
+  double objects = 0;
   double bytes = 0;
   for (const Site& site : sites) {
-    objects += site.samples;
-    bytes += sampled_bytes(site);
+    objects += site.objects;
+    bytes += site.bytes;
   }
-  std::string text =
-      fmt::format("heap profile: {} @ heap_v2/{}\n", counts(objects, bytes), samples.mean_bytes);
+  std::string text = fmt::format("heap profile: {} @ heap_v2/1\n", counts(objects, bytes));
   for (const Site& site : sites) {
-    text += counts(site.samples, sampled_bytes(site)) + " @";
+    text += counts(site.objects, site.bytes) + " @";
     for (const Frame& frame : site.stack) text += fmt::format(" {:#x}", frame.address);
     text += '\n';
   }

@@ -2,7 +2,8 @@
 // samples: a random part of the live objects, with the stacks that allocated them.
 //
 // What:    the allocator samples an object of s bytes with probability p = 1 − exp(−s / mean), so a
-//          sampled one stands for 1 / p. Sums over samples, so weighted, are right on average.
+//          sampled one stands for 1 / p. Sums over samples, so weighted, are right on average. Each
+//          sample has the mean that it was taken with, see the allocator's sample_pace.h.
 // Threads: values and pure functions.
 #pragma once
 
@@ -23,21 +24,25 @@ struct Sample {
   std::uint64_t address = 0;
   std::uint64_t bytes = 0;      // of its slot or pages
   std::uint64_t requested = 0;  // what the program asked for when it was allocated
+  std::uint64_t mean_bytes = 0;
   // Its part of what its slab has in memory beside live objects. Summed over all live objects, that
   // is all there is.
   double pinned = 0;
   Registers registers;           // in the allocator, when it was allocated
   std::vector<std::byte> stack;  // from rsp on
+
+  // For how many objects it stands.
+  double weight() const;
 };
 
 struct Samples {
-  std::uint64_t mean_bytes = 0;
-  std::uint64_t taken = 0;  // ever
-  std::uint64_t lost = 0;   // of these, not kept for want of room
+  std::uint64_t mean_bytes = 0;  // what sample_kib says
+  std::uint64_t taken = 0;       // ever
+  std::uint64_t lost = 0;        // of these, not kept for want of room
   std::vector<Sample> live;
 
-  // For how many objects a sampled one of that size stands.
-  double weight(std::uint64_t bytes) const;
+  // The average of those that are live: more than mean_bytes where samples had to be thinned.
+  double effective_mean_bytes() const;
 };
 
 // Bytes by which live objects are larger than what the program asked for: internal fragmentation.
@@ -65,7 +70,6 @@ std::vector<Site> sites(const Samples& samples, const std::vector<std::vector<Fr
 // "outermost;…;innermost BYTES" a line: for flame graphs. Bytes that are pinned, or that live.
 std::string folded_text(const std::vector<Site>& sites, bool pinned);
 // jemalloc's heap_v2 text, which pprof reads. `maps` is the text of /proc/PID/maps.
-std::string pprof_text(const Samples& samples, const std::vector<Site>& sites,
-                       const std::string& maps);
+std::string pprof_text(const std::vector<Site>& sites, const std::string& maps);
 
 }  // namespace ashlar::frag

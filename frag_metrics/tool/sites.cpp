@@ -43,11 +43,16 @@ std::string sites_text(const Seen& seen, const View& view) {
   const Style style(view);
   double pinned = 0;
   for (const Site& site : seen.sites) pinned += site.pinned;
+  const std::uint64_t mean = whole(seen.samples.effective_mean_bytes());
   std::string out = fmt::format(
       "{}{}{} (process {}): {} samples of live objects, one in {} allocated; {} lie free beside "
       "them\n",
       style.bold, seen.snapshot.program, style.off, seen.snapshot.pid, seen.samples.live.size(),
-      size_text(seen.samples.mean_bytes), size_text(whole(pinned)));
+      size_text(mean), size_text(whole(pinned)));
+  if (mean > seen.samples.mean_bytes) {
+    out += fmt::format("one in {} would have taken too long: see sample_percent\n",
+                       size_text(seen.samples.mean_bytes));
+  }
   if (seen.samples.lost != 0) {
     out +=
         fmt::format("{} samples were lost for want of room: raise sample_kib\n", seen.samples.lost);
@@ -78,6 +83,7 @@ std::string sites_text(const Seen& seen, const View& view) {
 nlohmann::json sites_json(const Seen& seen) {
   return {{"schema", kSchema},
           {"mean_bytes", seen.samples.mean_bytes},
+          {"effective_mean_bytes", whole(seen.samples.effective_mean_bytes())},
           {"taken", seen.samples.taken},
           {"lost", seen.samples.lost},
           {"sites", to_json(std::span(seen.sites))}};
@@ -106,7 +112,7 @@ int run_sites(const std::string& name, SitesForm form, const View& view) {
     case SitesForm::json: fmt::print("{}\n", json_text(sites_json(seen), 2)); break;
     case SitesForm::folded: fmt::print("{}", folded_text(seen.sites, true)); break;
     case SitesForm::pprof:
-      fmt::print("{}", pprof_text(seen.samples, seen.sites, maps_text(seen.snapshot)));
+      fmt::print("{}", pprof_text(seen.sites, maps_text(seen.snapshot)));
       break;
   }
   return kFine;

@@ -146,7 +146,7 @@ def recording_is_drawn():
 def sites_are_listed():
     """call sites of a program that takes samples are on its page"""
     page = HERE / "sites.html"
-    with subject([KNOWN, 100, COUNT, KEPT_OF_EVERY, LARGE], library=LIBRARY, conf="sample_kib:16") as one:
+    with subject([KNOWN, 100, COUNT, KEPT_OF_EVERY, LARGE], library=LIBRARY, conf="sample_kib:16,sample_percent:0") as one:
         tool.run("report", "--html", page, one.pid)
     sites = section(browse(page), "sites")
     assert "hidden" not in sites.split(">")[0]

@@ -23,6 +23,11 @@ def by_function(sites, function):
     return {name: sum(s[name] for s in found) for name in ("objects", "bytes", "pinned", "samples")}
 
 
+def dense(kib):
+    """Settings for one sample in so many KiB, whatever that costs."""
+    return f"sample_kib:{kib},sample_percent:0"
+
+
 def near(seen, truth, samples):
     """Within 10 %, or what four standard deviations of so many samples leave open."""
     allowed = max(0.1, 4 / max(samples, 1) ** 0.5)
@@ -32,10 +37,12 @@ def near(seen, truth, samples):
 def truth_of_sites():
     """each site's live objects, bytes and pinned bytes are right, those of freed objects none"""
     for kib in (8, 64):
-        with subject([KNOWN_SITES], library=LIBRARY, conf=f"sample_kib:{kib}") as one:
+        with subject([KNOWN_SITES], library=LIBRARY, conf=dense(kib)) as one:
             said = tool.json("sites", one.pid, expect=0)
             report = tool.json("report", one.pid)
-        assert said["mean_bytes"] == kib * 1024 and said["taken"] > 0
+            text = tool.run("sites", one.pid).stdout
+        assert said["mean_bytes"] == said["effective_mean_bytes"] == kib * 1024 and said["taken"] > 0
+        assert f"one in {kib}." in text and "sample_percent" not in text
         assert said["lost"] < said["taken"] / 100, said["lost"]
         sites = said["sites"]
         for function, count, size in (("dense", 60_000, 500), ("sparse", 30_000, 200), ("large", 100, 300_000)):
@@ -52,11 +59,26 @@ def truth_of_sites():
         assert any(f["function"] == "sparse" for f in sites[0]["stack"])
 
 
+def thinned():
+    """samples that come too fast are thinned; it is said, and what they stand for stays right"""
+    with subject([KNOWN_SITES], library=LIBRARY, conf="sample_kib:1") as one:
+        said = tool.json("sites", one.pid, expect=0)
+        text = tool.run("sites", one.pid).stdout
+        asked = tool.json("report", one.pid)["requested"]
+    assert said["mean_bytes"] == 1024 and said["effective_mean_bytes"] > 4096, said["effective_mean_bytes"]
+    assert "one in 1.00 KiB would have taken too long: see sample_percent" in text, text[:300]
+    for function, count in (("dense", 60_000), ("sparse", 30_000), ("large", 100)):
+        seen = by_function(said["sites"], function)
+        assert near(seen["objects"], count, seen["samples"]), (function, seen)
+    truth = 60_000 * 500 + 30_000 * 200 + 100 * 300_000
+    assert abs(asked["estimate"] - truth) < 4 * asked["deviation"] + 100_000, asked
+
+
 def requested_is_estimated():
     """with samples, what the program asked for is known to a percent; without, between two bounds"""
     truth = 60_000 * 500 + 30_000 * 200 + 100 * 300_000
     others = 100_000  # of the C library, and the list of large objects
-    with subject([KNOWN_SITES], library=LIBRARY, conf="sample_kib:16") as one:
+    with subject([KNOWN_SITES], library=LIBRARY, conf=dense(16)) as one:
         asked = tool.json("report", one.pid)["requested"]
         text = tool.run("report", one.pid).stdout
     seen = asked["estimate"]
@@ -72,7 +94,7 @@ def requested_is_estimated():
 
 def forms():
     """folded stacks and the profile for pprof have the same samples"""
-    with subject([KNOWN_SITES], library=LIBRARY, conf="sample_kib:16") as one:
+    with subject([KNOWN_SITES], library=LIBRARY, conf=dense(16)) as one:
         said = tool.json("sites", one.pid)
         folded = tool.run("sites", "--folded", one.pid).stdout.splitlines()
         profile = tool.run("sites", "--pprof", one.pid).stdout
@@ -80,8 +102,8 @@ def forms():
     sparse = by_function(said["sites"], "sparse")
     (line,) = [line for line in folded if ";sparse" in line]
     assert abs(int(line.split()[-1]) - sparse["pinned"]) < 2
-    total = sum(s["samples"] for s in said["sites"])
-    assert profile.startswith(f"heap profile: {total}: ") and f"@ heap_v2/{16 * 1024}\n" in profile
+    total = sum(s["objects"] for s in said["sites"])
+    assert profile.startswith(f"heap profile: {total:.0f}: ") and "@ heap_v2/1\n" in profile
     assert "MAPPED_LIBRARIES:" in profile and "libashlar.so" in profile
     assert "sparse (" in text and "pins" in text
 
@@ -92,7 +114,7 @@ def pprof_reads_it():
     if pprof is None:
         print("no google-pprof here: not compared")
         return
-    with subject([KNOWN_SITES], library=LIBRARY, conf="sample_kib:16") as one:
+    with subject([KNOWN_SITES], library=LIBRARY, conf=dense(16)) as one:
         sites = tool.json("sites", one.pid)["sites"]
         profile = tool.run("sites", "--pprof", one.pid).stdout
     with tempfile.NamedTemporaryFile("w") as file:
@@ -131,7 +153,7 @@ assert os.waitpid(pid, 0)[1] == 0
 print(sum(map(len, x)))
 """
     outputs = set()
-    for conf in ("", "sample_kib:1", "sample_kib:1,magazine_kib:16,purge_ms:20"):
+    for conf in ("", "sample_kib:1", dense(1), dense(1) + ",magazine_kib:16,purge_ms:20"):
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=60,
             env={**os.environ, "LD_PRELOAD": LIBRARY, "PYTHONMALLOC": "malloc", "ASHLAR_CONF": conf},
@@ -145,7 +167,7 @@ def reads_while_it_works():
     """sites of a program that allocates and frees all the time are sound"""
     busy = subprocess.Popen(
         [sys.executable, "-c", "while True: x = [bytes(i % 700) for i in range(50000)]"],
-        env={**os.environ, "LD_PRELOAD": LIBRARY, "PYTHONMALLOC": "malloc", "ASHLAR_CONF": "sample_kib:4"},
+        env={**os.environ, "LD_PRELOAD": LIBRARY, "PYTHONMALLOC": "malloc", "ASHLAR_CONF": dense(4)},
     )
     try:
         time.sleep(1)
@@ -158,5 +180,5 @@ def reads_while_it_works():
 
 
 sys.exit(
-    run_tests((truth_of_sites, requested_is_estimated, forms, pprof_reads_it, says_that_there_are_none, sampled_programs_work, reads_while_it_works)) != 0
+    run_tests((truth_of_sites, thinned, requested_is_estimated, forms, pprof_reads_it, says_that_there_are_none, sampled_programs_work, reads_while_it_works)) != 0
 )

@@ -314,13 +314,24 @@ TEST_CASE("a report survives its JSON, and another schema is refused") {
 }
 
 TEST_CASE("a sampled object stands for as many as sampling left out, and sites for their stacks") {
+  const auto weight = [](std::uint64_t bytes, std::uint64_t mean_bytes) {
+    Sample sample;
+    sample.bytes = bytes;
+    sample.mean_bytes = mean_bytes;
+    return sample.weight();
+  };
+  CHECK(weight(1'000'000, 1000) == doctest::Approx(1));
+  CHECK(weight(1000, 1000) == doctest::Approx(1 / (1 - std::exp(-1.0))));
+  CHECK(weight(1, 1000) == doctest::Approx(1000.5).epsilon(0.001));
+  CHECK(weight(1, 4000) == doctest::Approx(4000.5).epsilon(0.001));
   Samples samples;
   samples.mean_bytes = 1000;
-  CHECK(samples.weight(1'000'000) == doctest::Approx(1));
-  CHECK(samples.weight(1000) == doctest::Approx(1 / (1 - std::exp(-1.0))));
-  CHECK(samples.weight(1) == doctest::Approx(1000.5).epsilon(0.001));
+  CHECK(samples.effective_mean_bytes() == doctest::Approx(1000));
   samples.live.resize(3);
-  for (Sample& sample : samples.live) sample.bytes = 1'000'000;
+  for (Sample& sample : samples.live) {
+    sample.bytes = 1'000'000;
+    sample.mean_bytes = 1000;
+  }
   samples.live[0].pinned = 10;
   samples.live[1].pinned = 20;
   samples.live[2].pinned = 100;
@@ -334,7 +345,15 @@ TEST_CASE("a sampled object stands for as many as sampling left out, and sites f
   CHECK(all[1].objects == doctest::Approx(2));
   CHECK(all[1].bytes == doctest::Approx(2'000'000));
   CHECK(folded_text(all, true) == "main;leaf 30\nmain;p+0x3 100\n");
-  CHECK(pprof_text(samples, all, "maps").starts_with("heap profile: 3: 3000000 ["));
+  CHECK(pprof_text(all, "maps").starts_with("heap profile: 3: 3000000 ["));
+  // One of them was taken when samples were thinned.
+  samples.live[2].bytes = 100;
+  samples.live[2].mean_bytes = 4000;
+  CHECK(samples.effective_mean_bytes() == doctest::Approx(2000));
+  const std::vector<Site> thinned = sites(samples, {{leaf, main}, {leaf, main}, {other, main}});
+  CHECK(thinned[0].objects == doctest::Approx(weight(100, 4000)));
+  CHECK(thinned[0].pinned == doctest::Approx(100 * weight(100, 4000)));
+  CHECK(thinned[1].objects == doctest::Approx(2));
 }
 
 TEST_CASE("a snapshot that breaks its rules is found out") {

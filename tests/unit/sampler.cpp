@@ -20,6 +20,16 @@ std::uint64_t live() {
   return n;
 }
 
+// Sets the options for a test, whatever was before it.
+void sample(std::int64_t kib, std::int64_t percent = 0) {
+  options.sample_kib = kib;
+  options.sample_percent = percent;
+  if (Lane* const lane = this_lane()) {
+    lane->sample_pace = {};
+    lane->sample_pace.start();
+  }
+}
+
 bool is_sampled(const void* p) { return sampler.slot_bytes_of(p) != 0; }
 
 // A sampled object for a request of so many bytes; others are freed.
@@ -31,19 +41,47 @@ void* take_sampled(Bytes requested) {
   }
 }
 
+// What a program allocates, as its samples say, and what is known of it.
+struct Account {
+  double truth = 0;
+  double said = 0;
+  double variance = 0;
+  std::uint64_t samples = 0;
+
+  void add_sample(Bytes bytes, std::uint64_t mean_bytes) {
+    const double weight =
+        1 / -std::expm1(-static_cast<double>(bytes) / static_cast<double>(mean_bytes));
+    said += weight;
+    variance += weight * (weight - 1);
+    samples++;
+  }
+  double deviations() const { return std::abs(said - truth) / std::sqrt(variance); }
+};
+
+// A processor that the test moves on.
+std::uint64_t simulated_us;
+std::uint64_t simulated_time() { return simulated_us; }
+
+void wait_us(std::uint64_t us) {
+  const std::uint64_t begin = os::thread_ran_us();
+  while (os::thread_ran_us() - begin < us) {
+  }
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("sampler");
 
 TEST_CASE("distances between samples are exponential") {
-  options.sample_kib = 64;
+  sample(64);
   constexpr int kDraws = 200'000;
   for (const Bytes bytes : {Bytes{16}, Bytes{1024}, 512 * kKiB}) {
     int zeros = 0;
     double sum = 0;
     for (int i = 0; i < kDraws; i++) {
-      Bytes distance = sampler.draw();
-      const std::uint32_t n = sampler.slots_before(distance, bytes, 1'000'000);
+      SamplePace pace;
+      pace.start();
+      const std::uint32_t n = pace.slots_before(bytes, 1'000'000);
       zeros += n == 0;
       sum += static_cast<double>(n);
     }
@@ -56,7 +94,7 @@ TEST_CASE("distances between samples are exponential") {
 }
 
 TEST_CASE("samples are as many as the bytes allocated say, and go when objects are freed") {
-  options.sample_kib = 1;
+  sample(1);
   std::vector<void*> objects;
   const ClassIndex c = class_for(96);
   for (int round = 0; round < 20; round++) {  // through the magazines again and again
@@ -76,7 +114,7 @@ TEST_CASE("samples are as many as the bytes allocated say, and go when objects a
 
 // What was drawn ahead is thrown away when stacks are flushed. It must not matter what it was.
 TEST_CASE("no pattern of allocations and frees is sampled more than another") {
-  options.sample_kib = 64;
+  sample(64);
   const ClassIndex c = class_for(208);
   const double p = 1 - std::exp(-208.0 / (64 * 1024));
   for (const std::size_t batch : {std::size_t{1}, std::size_t{100}, std::size_t{1000}}) {
@@ -94,8 +132,109 @@ TEST_CASE("no pattern of allocations and frees is sampled more than another") {
   }
 }
 
+TEST_CASE("samples take their part of the time, and say right what was allocated fast and slowly") {
+  sample(512, 1);
+  struct Phase {
+    double bytes_a_ns;
+    int objects;
+    bool is_thinned;
+  };
+  const Phase phases[] = {
+      {200, 4'000'000, true}, {0.1, 100'000, false}, {1, 1'000'000, false}, {20, 2'000'000, true}};
+  constexpr Bytes kBytes = 8192;
+  Account accounts[std::size(phases)];
+  SamplePace pace;
+  pace.start();
+  double now_ns = 0;
+  for (int round = 0; round < 3; round++) {
+    for (std::size_t i = 0; i < std::size(phases); i++) {
+      const auto& [bytes_a_ns, objects, is_thinned] = phases[i];
+      const double begin_ns = now_ns;
+      const std::uint64_t before = accounts[i].samples;
+      std::uint64_t nominal = 0;
+      for (int n = 0; n < objects; n++) {
+        now_ns += kBytes / bytes_a_ns;
+        const std::uint32_t mean_kib = pace.mean_if_due(kBytes);
+        if (mean_kib == 0) continue;
+        accounts[i].add_sample(kBytes, mean_kib * kKiB);
+        nominal += mean_kib == 512;
+        simulated_us = static_cast<std::uint64_t>(now_ns / 1000);
+        pace.pay(simulated_time);
+      }
+      accounts[i].truth += objects;
+      CAPTURE(i);
+      const std::uint64_t samples = accounts[i].samples - before;
+      const double price_ns = static_cast<double>(samples * SamplePace::kPriceNs);
+      // What a burst may owe before each of ten doublings comes on top.
+      CHECK(price_ns < (now_ns - begin_ns) / 100 + 10 * double{SamplePace::kMostOwedNs});
+      CHECK(price_ns > (is_thinned ? 0.8 : 0) * (now_ns - begin_ns) / 100);
+      if (!is_thinned) CHECK(nominal > samples - 64);
+    }
+  }
+  for (const Account& account : accounts) CHECK(account.deviations() < 4);
+}
+
+// As above, but through magazines, where marks are drawn ahead, and with the real clock.
+TEST_CASE("samples that were drawn before the mean changed keep the mean of then") {
+  sample(4, 50);
+  const std::uint64_t mean_bytes = 4 * kKiB;
+  struct Site {
+    Bytes requested;
+    int objects;
+    std::uint64_t wait_us;
+    std::size_t stays;  // one of so many
+  };
+  const Site sites[] = {{64, 2'000'000, 0, 20}, {208, 1'000'000, 0, 8}, {1000, 5000, 20, 2}};
+  Account accounts[std::size(sites)];
+  std::vector<void*> kept;
+  std::vector<void*> batch;
+  for (int round = 0; round < 3; round++) {
+    for (std::size_t i = 0; i < std::size(sites); i++) {
+      for (int n = 0; n < sites[i].objects; n++) {
+        batch.push_back(allocate(sites[i].requested));
+        if (sites[i].wait_us != 0) wait_us(sites[i].wait_us);
+        if (batch.size() < 500) continue;
+        for (std::size_t k = 0; k < batch.size(); k++) {
+          if (k % sites[i].stays == 0) {
+            kept.push_back(batch[k]);
+            accounts[i].truth++;
+          } else {
+            give_slot(batch[k]);
+          }
+        }
+        batch.clear();
+      }
+    }
+  }
+  bool is_thinned = false;
+  bool is_nominal = false;
+  for (const SampleTable::Cell& cell : sampler.table().load()->cell) {
+    if (cell.address.load() == 0) continue;
+    const SampleRecord& record = *cell.record;
+    for (std::size_t i = 0; i < std::size(sites); i++) {
+      if (record.requested == sites[i].requested)
+        accounts[i].add_sample(record.bytes, record.mean_bytes);
+    }
+    is_nominal |= record.mean_bytes == mean_bytes;
+    is_thinned |= record.mean_bytes > mean_bytes;
+  }
+  CHECK(is_nominal);
+  CHECK(is_thinned);
+  CHECK(sampler.table().load()->lost == 0);
+  for (std::size_t i = 0; i < std::size(accounts); i++) {
+    CAPTURE(i);
+    CAPTURE(accounts[i].said);
+    CAPTURE(accounts[i].truth);
+    CHECK(accounts[i].samples > 100);
+    CHECK(accounts[i].deviations() < 4.5);
+  }
+  for (void* p : kept) give_slot(p);
+  flush_lane(*this_lane());
+  CHECK(broken() == "");
+}
+
 TEST_CASE("a sampled object lies on pages of its own, and its slot stays taken until it is freed") {
-  options.sample_kib = 16;
+  sample(16);
   for (const Bytes requested : {Bytes{100}, Bytes{1000}, Bytes{5000}, Bytes{30'000}}) {
     CAPTURE(requested);
     const Bytes slot_bytes = size_class(class_for(requested)).slot_bytes;
@@ -117,7 +256,7 @@ TEST_CASE("a sampled object lies on pages of its own, and its slot stays taken u
 }
 
 TEST_CASE("alignment is kept, and any thread may free a sampled object") {
-  options.sample_kib = 1;
+  sample(1);
   std::vector<void*> objects;
   for (int i = 0; i < 2000; i++) {
     const Bytes alignment = Bytes{16} << i % 9;
@@ -135,7 +274,7 @@ TEST_CASE("alignment is kept, and any thread may free a sampled object") {
 }
 
 TEST_CASE("a large object is sampled by its length") {
-  options.sample_kib = 64;
+  sample(64);
   bool zero = false;
   const std::uint64_t before = sampler.table().load()->taken;
   for (int i = 0; i < 50; i++) {
@@ -147,7 +286,7 @@ TEST_CASE("a large object is sampled by its length") {
 }
 
 TEST_CASE("what does not fit into the table is lost, and counted") {
-  options.sample_kib = 1;
+  sample(1);
   std::vector<void*> objects;
   for (int i = 0; i < 45'000; i++) objects.push_back(take_slot(class_for(2048)));
   const SampleTable& table = *sampler.table().load();
@@ -155,7 +294,7 @@ TEST_CASE("what does not fit into the table is lost, and counted") {
   for (void* p : objects) give_slot(p);
   flush_lane(*this_lane());
   CHECK(live() == 0);
-  options.sample_kib = 0;
+  sample(0);
 }
 
 TEST_SUITE_END();
