@@ -192,11 +192,15 @@ class alignas(kCacheLineBytes) Arena {
   void* take_pages(PageCount pages, Bytes alignment, BlockKind kind, bool& zero);
   // False: no such block starts there.
   [[nodiscard]] bool give_pages(void* first, BlockKind kind, Contents contents = Contents::recent);
-  // See Buddy::change_kind; `first` may be any address in the arena.
+  // See Buddy::change_kind; `first` may be any address in the arena, and with `pages` known it is
+  // where a block starts.
   [[nodiscard]] PageCount change_kind(void* first, BlockKind from, BlockKind to,
                                       PageCount most = {BlockWord::kPagesMask}) {
     if (data_offset(first) % kPageBytes != 0) return {0};
     return buddy_.change_kind(page_of(first), from, to, most);
+  }
+  [[nodiscard]] bool change_kind(void* first, PageCount pages, BlockKind from, BlockKind to) {
+    return buddy_.change_kind(page_of(first), pages, from, to);
   }
   // Lengthens or shortens a large block where it is. False: no room behind it.
   [[nodiscard]] bool resize_pages(void* first, PageCount pages, bool& zero);

@@ -133,6 +133,14 @@ class Buddy {
     head.store(BlockWord::make(to, BlockWord::pages(word)), std::memory_order_release);
     return {BlockWord::pages(word)};
   }
+  // The same of a block whose pages are known, so that what it becomes does not wait for what it
+  // was. False: it was another.
+  [[nodiscard]] bool change_kind(PageIndex first, PageCount pages, BlockKind from, BlockKind to) {
+    std::atomic<std::uint32_t>& head = block_word(first);
+    if (head.load(std::memory_order_acquire) != BlockWord::make(from, pages.v)) return false;
+    head.store(BlockWord::make(to, pages.v), std::memory_order_release);  // as above
+    return true;
+  }
 
   BlockKind kind_at(PageIndex first) const {  // pairs with: take, change_kind
     return BlockWord::kind(block_word(first).load(std::memory_order_acquire));

@@ -256,16 +256,6 @@ LaneSlabs* Heap::shared_lane() {
 
 // --- large objects ------------------------------------------------------------------------------
 
-void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
-  zero = false;
-  if (bytes <= LargeCache::kMostBytes && alignment <= kPageBytes) {
-    const PageCount pages = pages_for(bytes);
-    if (void* const p = take_recent_large(pages))
-      return sampled_large_if_due(p, bytes_of(pages), bytes);
-  }
-  return take_new_large(bytes, alignment, zero);
-}
-
 void* Heap::take_new_large(Bytes bytes, Bytes alignment, bool& zero) {
   if (bytes <= kMostBlockBytes && alignment <= kMostBlockBytes && ensure_arena()) {
     const PageCount pages = pages_for(bytes == 0 ? 1 : bytes);
@@ -278,14 +268,6 @@ void* Heap::take_new_large(Bytes bytes, Bytes alignment, bool& zero) {
   }
   errno = ENOMEM;
   return nullptr;
-}
-
-bool Heap::give_large(void* p) {
-  forget_sample(p);
-  if (keep_recent_large(p)) return true;
-  if (!arena.give_pages(p, BlockKind::large)) return false;
-  maintenance.tick(this_lane(), true);
-  return true;
 }
 
 void* Heap::resize_large(void* p, Bytes old_bytes, Bytes new_bytes) {

@@ -37,6 +37,7 @@ class Heap {
 
   // A large object. Null and errno when memory is out. `zero`: its bytes are known to be zero.
   void* take_large(Bytes bytes, Bytes alignment, bool& zero);
+  void* take_large(Bytes bytes);
   // False: no large object starts there.
   [[nodiscard]] bool give_large(void* p);
   // Resizes a large object where it is, or by moving its pages. Null: copy it yourself.
@@ -90,6 +91,7 @@ class Heap {
 
  private:
   [[gnu::noinline]] void* take_new_large(Bytes bytes, Bytes alignment, bool& zero);
+  [[gnu::noinline]] void* take_large_slow(Bytes bytes);
   void* take_large_with_room(Bytes bytes);
   Lane* lease_slow();
   bool earns_lane();

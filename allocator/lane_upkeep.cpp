@@ -50,7 +50,6 @@ namespace {
 // Blocks and slots that were on their way are lost.
 void forget_blocks(Lane& lane) {
   lane.large.count = 0;
-  lane.large.bytes = 0;
   lane.large.shifting = false;
   lane.remote_count = 0;
 }
@@ -58,7 +57,7 @@ void forget_blocks(Lane& lane) {
 // A number that changes when the owner allocates or frees, but for a large block that it takes
 // again.
 std::uint64_t activity(const Lane& lane) {
-  std::uint64_t sum = lane.slow_calls + lane.remote_count + lane.large.bytes;
+  std::uint64_t sum = lane.slow_calls + lane.remote_count + lane.large.held().v;
   for (const Magazine& m : lane.magazine) {
     // Odd factors, so that a push here and a pop there do not cancel out.
     sum = sum * 31 + reinterpret_cast<std::uintptr_t>(static_cast<Stack>(m.take));

@@ -98,11 +98,6 @@ void* out_of_memory() {
   return nullptr;
 }
 
-void* allocate_large(Bytes bytes) {
-  bool zero = false;
-  return heap.take_large(bytes, kPageBytes, zero);
-}
-
 void* allocate_aligned(Bytes alignment, Bytes bytes) {
   if (alignment <= kMinAlignment) return allocate(bytes);
   const ClassIndex c = class_of(alignment, bytes);

@@ -19,12 +19,11 @@ inline constexpr Bytes kMostObjectBytes = PTRDIFF_MAX;
 
 // Null, and errno.
 [[gnu::cold, gnu::noinline]] void* out_of_memory();
-[[gnu::noinline]] void* allocate_large(Bytes bytes);
 
 inline void* allocate(Bytes bytes) {
   if (bytes <= kMaxSlotBytes) [[likely]]
     return take_slot(bytes);
-  return allocate_large(bytes);
+  return heap.take_large(bytes);
 }
 
 // Slots are multiples of 16 bytes, so what is small is cleared by two stores that may overlap.

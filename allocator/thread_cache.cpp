@@ -9,6 +9,7 @@
 
 #include "heap.h"
 #include "lane_parts.h"
+#include "large_hits.h"
 #include "maintenance.h"
 #include "options.h"
 #include "sampler.h"
@@ -283,6 +284,38 @@ void give_to_program_heap(void* p, const char* caller) {
   arena.give_remote(&p, 1);
 }
 
+// Anything but a large block that comes and goes.
+[[gnu::noinline]] void give_other_slow(void* p, const char* caller) {
+  if (p == nullptr) return;
+  if (!arena.contains(p)) {
+    if (arena.exists()) arena.refresh();
+    if (!arena.contains(p)) reject(p, caller);
+  }
+  const UnitEntry entry = arena.entry_of(p);
+  if (entry.is_free()) {
+    if (Sampler::is_on()) [[unlikely]] {
+      if (void* const slot = sampler.take_back(p)) return give_slot(slot, caller);
+    }
+    if (!heap.give_large(p)) reject(p, caller);
+    return;
+  }
+  if (entry.is_of_program_heap()) return give_to_program_heap(p, caller);
+  const Bytes bytes = slot_bytes_at(p, entry);
+  if (bytes == 0) reject(p, caller);
+  const ClassIndex c = class_for(bytes);
+  Lane* const lane = this_lane();
+  if (lane == nullptr || entry.tag() != reinterpret_cast<std::uintptr_t>(lane)) {
+    // Read once: whoever freezes the lane may empty it now.
+    const std::uint32_t count = lane != nullptr ? std::uint32_t{lane->remote_count} : 0;
+    if (count != 0 && lane->remote[count - 1] == p) reject(p, caller);
+    return give_remote(p);
+  }
+  Magazine& m = lane->magazine[c.v];
+  for (; !push_slot(m, p); flush_slow(*lane, c)) {
+    if (std::atomic_ref(m.give[-1]).load(std::memory_order_relaxed) == p) reject(p, caller);
+  }
+}
+
 }  // namespace
 
 constinit thread_local std::uintptr_t t_lane = kNoLane;
@@ -385,34 +418,10 @@ void* take_slow(Bytes requested, ClassIndex c) {
 }
 
 void give_slow(void* p, const char* caller) {
-  if (p == nullptr) return;
-  if (!arena.contains(p)) {
-    if (arena.exists()) arena.refresh();
-    if (!arena.contains(p)) reject(p, caller);
+  if (arena.contains(p) && arena.entry_of(p).is_free() && keep_last_large(p)) {
+    return maintenance.notice_activity();
   }
-  const UnitEntry entry = arena.entry_of(p);
-  if (entry.is_free()) {
-    if (Sampler::is_on()) [[unlikely]] {
-      if (void* const slot = sampler.take_back(p)) return give_slot(slot, caller);
-    }
-    if (!heap.give_large(p)) reject(p, caller);
-    return;
-  }
-  if (entry.is_of_program_heap()) return give_to_program_heap(p, caller);
-  const Bytes bytes = slot_bytes_at(p, entry);
-  if (bytes == 0) reject(p, caller);
-  const ClassIndex c = class_for(bytes);
-  Lane* const lane = this_lane();
-  if (lane == nullptr || entry.tag() != reinterpret_cast<std::uintptr_t>(lane)) {
-    // Read once: whoever freezes the lane may empty it now.
-    const std::uint32_t count = lane != nullptr ? std::uint32_t{lane->remote_count} : 0;
-    if (count != 0 && lane->remote[count - 1] == p) reject(p, caller);
-    return give_remote(p);
-  }
-  Magazine& m = lane->magazine[c.v];
-  for (; !push_slot(m, p); flush_slow(*lane, c)) {
-    if (std::atomic_ref(m.give[-1]).load(std::memory_order_relaxed) == p) reject(p, caller);
-  }
+  give_other_slow(p, caller);
 }
 
 void init_lane(Lane& lane) {

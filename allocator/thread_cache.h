@@ -78,14 +78,35 @@ static_assert((kClassCount + 1) * kMagazineBytes <= kTagGrain, "an entry holds a
 // Large blocks that a thread freed last, to be handed out again without looking for pages.
 struct LargeCache {
   static constexpr std::uint32_t kBlocks = 8;
-  static constexpr Bytes kMostBytes = 2 * kMiB;  // all blocks together
+  static constexpr PageCount kMostPages = pages_for(2 * kMiB);  // all blocks together
+  static constexpr PageCount kMostPagesOfOne{kMostPages.v / 2};
 
   void* block[kBlocks] = {};            // owner: oldest first
   Owned<std::uint32_t> pages[kBlocks];  // owner → reports
   Owned<std::uint32_t> count;           // owner → reports
-  Bytes bytes = 0;                      // owner: of all blocks
   Owned<bool> shifting;                 // owner, or who froze the lane → a forked child
   bool used = false;                    // owner: since the last trim
+
+  // Added up: a sum that is kept would have each call wait for the one before it.
+  PageCount held() const {
+    PageCount sum;
+    for (std::uint32_t i = 0, n = count; i < n; i++) sum.v += pages[i];
+    return sum;
+  }
+  // What may be kept beside the others. One block may have half of it all.
+  PageCount room() const {
+    if (count == kBlocks) return {0};
+    const std::uint32_t left = kMostPages.v - held().v;
+    return {left < kMostPagesOfOne.v ? left : kMostPagesOfOne.v};
+  }
+  // There is room.
+  void push(void* p, PageCount its_pages) {
+    const std::uint32_t n = count;
+    block[n] = p;
+    pages[n] = its_pages.v;
+    count.publish(n + 1);  // fork sees the block or the old count
+  }
+  [[noreturn, gnu::cold]] static void report_change(std::string_view caller);
 };
 
 // Where a lane's owner is: on no slow path, on one, or on one that changes the stacks.
@@ -154,6 +175,29 @@ class Entered {
 
   Lane& lane_;
   OwnerState before_;
+};
+
+// The same for a path that its owner can do without: not while another is under way, nor while
+// somebody works on the lane. It has nothing to restore, so that one call does not wait for what
+// the one before it has stored.
+class TryEntered {
+ public:
+  explicit TryEntered(Lane& lane) : lane_(lane) {
+    if (lane.owner.load(std::memory_order_relaxed) != OwnerState::outside) return;  // own write
+    lane.owner.store(OwnerState::inside, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // pairs with: Frozen, as in Entered
+    entered_ = !lane.frozen.is_held();
+    if (!entered_) lane.owner.store(OwnerState::outside, std::memory_order_release);
+  }
+  ~TryEntered() {
+    if (entered_) lane_.owner.store(OwnerState::outside, std::memory_order_release);  // as above
+  }
+  TryEntered(const TryEntered&) = delete;
+  explicit operator bool() const { return entered_; }
+
+ private:
+  Lane& lane_;
+  bool entered_ = false;
 };
 
 // Keeps the owner out of its slow paths for as long as this lives. False: it is in one, or the
@@ -306,11 +350,6 @@ inline Bytes slot_bytes_at(const void* p, UnitEntry entry) {
 // lies: a slot's object elsewhere, if it is.
 void* sampled_slot_if_due(void* slot, ClassIndex c, Bytes requested);
 void* sampled_large_if_due(void* p, Bytes bytes, Bytes requested);
-
-// A large block of exactly that many pages that this thread freed lately, or null.
-void* take_recent_large(PageCount pages);
-// Keeps the large block that starts at p at hand. False: it is not for keeping.
-bool keep_recent_large(void* p);
 
 // Says on stderr why p cannot be given back (or resized, or measured), and aborts.
 [[noreturn, gnu::cold]] void reject(const void* p, const char* caller, const Arena& in = arena);

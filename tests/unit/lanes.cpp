@@ -211,6 +211,60 @@ TEST_CASE("what a sleeping thread kept at hand leaves memory in the pass that fi
   CHECK(dirty() <= used_just_now);
 }
 
+TEST_CASE("the large block that was freed last is the next of as many pages") {
+  constexpr Bytes kBytes = 16 * kPageBytes;
+  void* const p = heap.take_large(kBytes);
+  give_slot(p);
+  CHECK(arena.buddy().kind_at(arena.page_of(p)) == BlockKind::cached);
+  void* const longer = heap.take_large(kBytes + 1);
+  CHECK(longer != p);
+  CHECK(heap.take_large(kBytes - kPageBytes + 1) == p);
+  CHECK(arena.buddy().kind_at(arena.page_of(p)) == BlockKind::large);
+  give_slot(p);
+  give_slot(longer);
+  CHECK(heap.take_large(kBytes) == p);  // not the last one: the long way
+  give_slot(p);
+  CHECK(this_lane()->large.held().v == 16 + 17);
+  CHECK(death_of([&] { give_slot(p); }).signal == SIGABRT);
+  CHECK(death_of([&] { give_slot(longer); }).signal == SIGABRT);
+  flush_lane(*this_lane());
+  CHECK(broken() == "");
+}
+
+TEST_CASE("large blocks at hand are no more than eight, nor than two megabytes") {
+  for (const Bytes bytes : {40 * kKiB, 600 * kKiB, kMiB}) {
+    std::vector<void*> blocks;
+    for (int i = 0; i < 12; i++) blocks.push_back(heap.take_large(bytes));
+    for (void* p : blocks) {
+      give_slot(p);
+      CHECK(this_lane()->large.count <= LargeCache::kBlocks);
+      CHECK(this_lane()->large.held() <= LargeCache::kMostPages);
+    }
+    CHECK(this_lane()->large.count == std::min<Bytes>(8, 2 * kMiB / bytes));
+    flush_lane(*this_lane());
+  }
+  void* const too_long = heap.take_large(kMiB + 1);
+  give_slot(too_long);
+  CHECK(this_lane()->large.count == 0);
+  CHECK(broken() == "");
+}
+
+TEST_CASE("the short way is not for who is on a slow path, nor while the lane is frozen") {
+  Lane& lane = *this_lane();
+  {
+    const TryEntered entered(lane);
+    CHECK(entered);
+    CHECK(lane.owner == OwnerState::inside);
+    CHECK(!TryEntered(lane));
+    CHECK(lane.owner == OwnerState::inside);
+  }
+  CHECK(lane.owner == OwnerState::outside);
+  REQUIRE(lane.frozen.try_lock());
+  CHECK(!TryEntered(lane));
+  CHECK(lane.owner == OwnerState::outside);
+  lane.frozen.unlock();
+}
+
 TEST_CASE("a large block that its thread takes again and again stays at hand") {
   const auto use = [] {
     bool zero = false;
