@@ -12,8 +12,9 @@
 //                     block …… 6s …… …… 2l ……       at a block's first page: pages and kind
 //
 //          The fullest chunk with room serves, lowest page first, so that whole chunks stay
-//          whole. A summary word per chunk makes that choice without reading the rows, and one
-//          for each 64 chunks passes over those without room.
+//          whole; for a slab one of the fullest few, where pages are in memory. A summary word per
+//          chunk makes that choice without reading the rows, and one for each 64 chunks passes over
+//          those without room.
 // Invariants (check_invariants() tests these by number, in a quiet arena):
 //   1  every page is free or in exactly one block, and block words stand only at first pages
 //   2  a summary counts the free bits of its row, and its bounds, and those of a group of chunks,
@@ -245,6 +246,7 @@ class Buddy {
   bool is_free(ChunkIndex chunk) const { return free_pages_in(chunk) == kPagesPerChunk; }  // a hint
   PageIndex take_in_chunk(std::uint32_t pages, std::uint32_t alignment);
   PageIndex take_first_fit(std::uint32_t pages, std::uint32_t alignment);
+  PageIndex take_dirty_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment);
   PageIndex take_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment);
   PageIndex take_over_chunks(std::uint32_t pages, std::uint64_t alignment, std::uint64_t origin);
   bool is_run_free(PageIndex first, std::uint32_t pages) const;

@@ -50,6 +50,11 @@ struct RowCopy {
     for (std::uint32_t w = 0; w < kRowWords; w++) word[w] = row[w].load(std::memory_order_relaxed);
   }
 
+  RowCopy& operator&=(const RowCopy& other) {
+    for (std::uint32_t w = 0; w < kRowWords; w++) word[w] &= other.word[w];
+    return *this;
+  }
+
   // First position >= from whose bit is `value`, or kPagesPerChunk.
   std::uint32_t next(std::uint32_t from, bool value) const {
     for (std::uint32_t w = from / 64; w < kRowWords; w++, from = w * 64) {

@@ -62,8 +62,9 @@ void Buddy::for_each_candidate(std::uint32_t pages, std::uint32_t alignment, Vis
 
 // Candidates in the order (free pages, index): the fullest chunk first, and among equals the lowest
 // address. A scan of the summaries yields the next few; each is tried once. The choice is among the
-// first thousand, so that a large heap with room everywhere is not read to its end. Where only few
-// places in a chunk will do, summaries say little, and the first chunk that fits serves.
+// first thousand, so that a large heap with room everywhere is not read to its end. A slab goes
+// where pages are in memory, if there is such a place in the fullest few. Where only few places in
+// a chunk will do, summaries say little, and the first chunk that fits serves.
 PageIndex Buddy::take_in_chunk(std::uint32_t pages, std::uint32_t alignment) {
   constexpr std::uint32_t kCandidates = 8;
   constexpr std::uint32_t kStrictAlignment = 4 * kPagesPerUnit;
@@ -87,6 +88,13 @@ PageIndex Buddy::take_in_chunk(std::uint32_t pages, std::uint32_t alignment) {
       seen_all &= ++untried < kMostUntried;
       return untried < kMostUntried;
     });
+    const bool prefers_dirty = alignment >= kPagesPerUnit && dirty_pages() >= pages;
+    for (const std::uint64_t rank : best) {
+      if (!prefers_dirty || rank == kNoRank) break;
+      const PageIndex first =
+          take_dirty_in(ChunkIndex{static_cast<std::uint32_t>(rank)}, pages, alignment);
+      if (first.v != kNone) return first;
+    }
     for (const std::uint64_t rank : best) {
       if (rank == kNoRank) return seen_all ? PageIndex{kNone} : take_first_fit(pages, alignment);
       const PageIndex first =
@@ -104,6 +112,14 @@ PageIndex Buddy::take_first_fit(std::uint32_t pages, std::uint32_t alignment) {
     return first.v == kNone;
   });
   return first;
+}
+
+PageIndex Buddy::take_dirty_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment) {
+  RowCopy row(rows(chunk).free);
+  row &= RowCopy(rows(chunk).dirty);
+  const std::uint32_t at = row.find(pages, alignment);
+  const PageIndex first{first_page(chunk).v + at};
+  return at != kNone && claim(first, pages) ? first : PageIndex{kNone};
 }
 
 PageIndex Buddy::take_in(ChunkIndex chunk, std::uint32_t pages, std::uint32_t alignment) {

@@ -109,6 +109,15 @@ TEST_CASE("the fullest chunk with room serves") {
   CHECK(pages.take(512) == 1024);
 }
 
+TEST_CASE("a slab goes where pages are in memory, before a fuller chunk") {
+  BuddyGround pages(3);
+  CHECK(pages.take(512) == 0);
+  CHECK(pages.take(400) == 512);
+  CHECK(pages.give(0));
+  CHECK(pages.take(16) == 512 + 400);
+  CHECK(pages.take(16, 16) == 0);
+}
+
 TEST_CASE("a block larger than a chunk takes chunks in a row and the head of the next") {
   BuddyGround pages(3);
   CHECK(pages.take(1000) == 0);
