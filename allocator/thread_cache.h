@@ -12,7 +12,7 @@
 //
 //          Both paths store first and look then, so below a stack is a null word, which popping an
 //          empty one yields, and above it a word to spare. Stacks start with a page's worth of
-//          slots or sixteen, double when a refill or flush shows that they are too small, and hold
+//          slots or sixteen, double when a second refill or flush finds them too small, and hold
 //          at most a slab's worth. They lie apart from user memory. A slot that another lane owns
 //          goes to `remote`, from where one atomic step frees all neighbours in a bitmap word.
 // Invariants (check_invariants() tests these by number):
