@@ -290,11 +290,14 @@ bool Arena::drain_announced(LaneSlabs& lane, UnitIndex unit) {
 }
 
 // The slab that a notification meant is gone. If there is another lane's now, that lane relies on
-// `pending` and waits for our word.
+// `pending` and waits for our word. But if its descriptor names us, a fork cut adopt_slab() off:
+// our word would come back to us for ever, and whoever recovers the other lane looks at the bits.
 void Arena::pass_on(const LaneSlabs& lane, UnitIndex unit) {
   const UnitEntry entry = units_[unit];
-  if (entry.is_free() || entry.tag() == lane.tag) return;
-  if (is_first_unit(unit, entry)) notify_owner(unit);
+  if (entry.is_free() || entry.tag() == lane.tag || !is_first_unit(unit, entry)) return;
+  std::atomic_thread_fence(std::memory_order_acquire);  // pairs with: UnitTable::set, after `owner`
+  const SlabDescriptor& d = meta(chunk_of(unit)).slab[unit.v % kUnitsPerChunk];
+  if (d.owner.load() != lane.index.v) notify_owner(unit);
 }
 
 bool Arena::drain_slab(LaneSlabs& lane, UnitIndex unit) {

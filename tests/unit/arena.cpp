@@ -336,6 +336,17 @@ TEST_CASE("a notification that comes when the slab is another lane's is passed o
   CHECK(!g.arena.drain_inbox(a));
 }
 
+TEST_CASE("a notification of a slab that a fork caught between two lanes ends with them") {
+  LateNotification late;
+  auto& [g, a, b, of_b, descriptor] = late;
+  g.give_remote(of_b);
+  descriptor->owner = a.index.v;  // as far as adopt_slab() had come; the entry is still b's
+  CHECK(!g.arena.has_room(a, kBig));
+  g.arena.recover_lane(b);
+  CHECK(descriptor->used == 0);
+  CHECK(broken(g) == "");
+}
+
 TEST_CASE("a notification that comes when its unit is inside another lane's slab is dropped") {
   ArenaGround g(2);
   LaneSlabs& a = add_lane(g.arena, 1);
