@@ -38,7 +38,7 @@ void look(bool all) {
   tend_lane(*this_lane(), all);
 }
 
-#ifdef __OPTIMIZE__
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__)
 constexpr std::uint32_t kStride = 1;
 #else
 constexpr std::uint32_t kStride = 31;  // ten times as many instructions, and slower ones
