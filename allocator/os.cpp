@@ -333,6 +333,7 @@ std::uint64_t now_ms() { return read_us(CLOCK_MONOTONIC_COARSE) / 1000; }
 std::uint64_t now_us() { return read_us(CLOCK_MONOTONIC); }
 
 std::uint64_t thread_ran_us() {
+  if (has_locked_itself_in()) return now_us();
   const int saved_errno = errno;
   timespec t{};
   const bool known = ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0;

@@ -155,7 +155,8 @@ FileIdentity identity_of(int file);
 
 std::uint64_t now_ms();  // monotonic, coarse: some ms of grain, some ns of cost
 std::uint64_t now_us();  // monotonic, fine: some tens of ns
-// Processor time of this thread, by a system call; where that is refused, now_us().
+// Processor time of this thread, by a system call; where that is refused, or may not be forgiven,
+// now_us().
 std::uint64_t thread_ran_us();
 inline std::uint64_t thread_ran_ms() { return thread_ran_us() / 1000; }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // A sandbox that refuses system calls: whatever but mmap fails with EPERM or ENOSYS, the allocator
 // goes on. Each call alone, then all at once; refused to a running program, and, where ld.so does
-// not need the call, to one that starts.
+// not need the call, to one that starts. And a sandbox that ends a program for a call: if it has
+// one thread, only few calls do.
 #include "expect.h"
 
 #include <linux/audit.h>
@@ -20,13 +21,14 @@ static const struct {
   const char* name;
   int number;
   int at_start;  // ld.so and libc start without it
-} calls[] = {{"madvise", SYS_madvise, 1},
-             {"mremap", SYS_mremap, 1},
+  int needed;    // whoever forbids it is ended
+} calls[] = {{"madvise", SYS_madvise, 1, 1},
+             {"mremap", SYS_mremap, 1, 1},
              {"mprotect", SYS_mprotect, 0},
-             {"munmap", SYS_munmap, 1},
+             {"munmap", SYS_munmap, 1, 1},
              {"futex", SYS_futex, 0},
              {"brk", SYS_brk, 0},
-             {"prctl", SYS_prctl, 1},
+             {"prctl", SYS_prctl, 1, 1},
              {"getrandom", SYS_getrandom, 1},
              {"membarrier", SYS_membarrier, 1},
              {"rseq", SYS_rseq, 1},
@@ -53,8 +55,9 @@ static const struct {
              {"clone", SYS_clone, 0}};
 enum { call_count = sizeof calls / sizeof *calls };
 
-// Refuses the call in all threads from now on; `which` == call_count refuses them all.
-static void refuse(int which, int error) {
+// Answers the call with that action of a filter in all threads from now on; `which` == call_count
+// means all calls.
+static void refuse(int which, unsigned action) {
   struct sock_filter code[call_count + 3];
   unsigned short length = 0;
   code[length++] =
@@ -65,8 +68,7 @@ static void refuse(int which, int error) {
     code[length++] = (struct sock_filter)BPF_JUMP(
         BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i].number, (unsigned char)(last - i + 1), 0);
   code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-  code[length++] =
-      (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error);
+  code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, action);
   struct sock_fprog program = {length, code};
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program)) _exit(77);
@@ -116,28 +118,42 @@ static void large_blocks(void) {
   free(block);
 }
 
-static void run_refused(int which, int error) {
+static void run_refused(int which, unsigned action) {
   pthread_t thread;
   for (size_t i = 0; i < thread_count; i++) pthread_create(&thread, NULL, work, (void*)(i + 1));
   while (ready < thread_count) sched_yield();
-  refuse(which, error);
+  refuse(which, action);
   go = 1;
   large_blocks();
   while (done < thread_count) sched_yield();
 }
 
 typedef struct Case {
-  int which, error;
+  int which;
+  unsigned action;
 } Case;
 
 static void in_a_running_program(void* argument) {
-  run_refused(((Case*)argument)->which, ((Case*)argument)->error);
+  run_refused(((Case*)argument)->which, ((Case*)argument)->action);
 }
 
 static void in_a_program_that_starts(void* argument) {
-  refuse(((Case*)argument)->which, ((Case*)argument)->error);
+  refuse(((Case*)argument)->which, ((Case*)argument)->action);
   execl("/proc/self/exe", "denied", "single", NULL);
   _exit(9);
+}
+
+static void in_a_program_of_one_thread(void* argument) {
+  enum { count = 100000 };
+  static void* blocks[count];
+  free(malloc(1));
+  refuse(((Case*)argument)->which, ((Case*)argument)->action);
+  for (int i = 0; i < 3 * count; i++) {
+    must_have(blocks[i % count] = malloc(64));
+    if (i % count == count - 1)
+      for (int j = 0; j < count; j++) free(blocks[j]);
+  }
+  large_blocks();
 }
 
 int main(int argc, char** argv) {
@@ -152,7 +168,7 @@ int main(int argc, char** argv) {
   for (int which = 0; which <= call_count; which++)
     for (int e = 0; e < 2; e++) {
       char text[100];
-      Case refused = {which, errors[e]};
+      Case refused = {which, SECCOMP_RET_ERRNO | (unsigned)errors[e]};
       const char* name = which == call_count ? "everything but mmap" : calls[which].name;
       it(text);
       snprintf(text, sizeof text, "a program goes on when %s fails with %s", name,
@@ -166,5 +182,13 @@ int main(int argc, char** argv) {
         EXPECT(in_child(in_a_program_that_starts, &refused, 20), ==, 0);
       it("refused calls");
     }
+  for (int which = 0; which < call_count; which++) {
+    char text[100];
+    Case ends = {which, SECCOMP_RET_KILL_PROCESS};
+    it(text);
+    snprintf(text, sizeof text, "a program that %s would end does not call it", calls[which].name);
+    if (!calls[which].needed) EXPECT(in_child(in_a_program_of_one_thread, &ends, 20), ==, 0);
+    it("calls that end a program");
+  }
   return verdict();
 }
