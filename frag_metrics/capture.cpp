@@ -9,6 +9,7 @@
 
 #include "capture_chunks.h"
 #include "layout.h"
+#include "program_heap.h"
 
 namespace ashlar::frag {
 
@@ -30,6 +31,7 @@ class Capture {
       read_header();
       read_chunks();
       read_lanes();
+      read_heaps();
       read_residency();
     }
     target_.describe(snapshot_);
@@ -100,6 +102,16 @@ class Capture {
       reader_.add(c, *reinterpret_cast<const ChunkMeta*>(meta_.bytes), address);
     }
     reader_.finish();
+  }
+
+  // What a heap's record begins with is where its tag says.
+  void read_heaps() {
+    for (Lane& lane : snapshot_.lanes) {
+      if (!lane.heap) continue;
+      const std::uint64_t address = lane.tag - kProgramHeapTag + offsetof(ProgramHeapHead, number);
+      std::uint64_t number = 0;
+      if (target_.read_value(address, number)) lane.heap = number;
+    }
   }
 
   // A lane is an internal block of a certain length that carries its own address.

@@ -122,7 +122,7 @@ void ChunkReader::add_block(std::uint32_t first, std::uint32_t pages, BlockKind 
     return;
   }
   spend(sizeof(Block));
-  snapshot_.blocks.push_back({first, pages, use_of(kind)});
+  snapshot_.blocks.push_back({.first_page = first, .pages = pages, .use = use_of(kind)});
 }
 
 void ChunkReader::finish() {
@@ -148,7 +148,11 @@ void ChunkReader::finish() {
 // Returns the units to step on.
 std::uint32_t ChunkReader::add_unit(const ChunkMeta& meta, std::uint64_t address, UnitIndex unit) {
   const UnitEntry entry{units_[unit.v]};
-  if (entry.is_free() || entry.is_large()) return 1;  // large: its block word says the rest
+  if (entry.is_free()) return 1;
+  if (entry.is_large()) {
+    add_owner(unit, entry.tag());
+    return 1;
+  }
   if (entry.is_mosaic()) return add_mosaic(meta, unit, entry.tag());
   const ClassIndex c = entry.size_class();
   if (c.v >= kClassCount || unit.v % units_of(c) != 0) {
@@ -222,11 +226,20 @@ void ChunkReader::add_slab(UnitIndex unit, UnitEntry entry, const Bits& bits) {
   snapshot_.slabs.push_back(slab);
 }
 
+// A large block is its heap's, if its block word says that there is one.
+void ChunkReader::add_owner(UnitIndex unit, std::uint64_t tag) {
+  const std::uint32_t first = first_page(unit).v;
+  const auto block = std::ranges::lower_bound(snapshot_.blocks, first, {}, &Block::first_page);
+  if (block != snapshot_.blocks.end() && block->first_page == first) block->lane = lane_of(tag);
+}
+
 std::uint16_t ChunkReader::lane_of(std::uint64_t tag) {
   const auto [at, is_new] = lane_index_.try_emplace(tag, snapshot_.lanes.size());
   if (is_new) {
     if (snapshot_.lanes.size() < Slab::kNoLane) {
-      snapshot_.lanes.push_back({.tag = tag});
+      Lane& lane = snapshot_.lanes.emplace_back();
+      lane.tag = tag;
+      if (is_heap(tag)) lane.heap = 0;
     } else {
       at->second = Slab::kNoLane;
     }

@@ -52,6 +52,7 @@ class ChunkReader {
   std::uint32_t add_unit(const ChunkMeta& meta, std::uint64_t address, UnitIndex unit);
   std::uint32_t add_mosaic(const ChunkMeta& meta, UnitIndex unit, std::uint64_t tag);
   void add_slab(UnitIndex unit, UnitEntry entry, const Bits& bits);
+  void add_owner(UnitIndex unit, std::uint64_t tag);
 
   Target& target_;
   Snapshot& snapshot_;
@@ -60,6 +61,9 @@ class ChunkReader {
   std::vector<std::uint64_t> units_;
   std::unordered_map<std::uint64_t, std::size_t> lane_index_;
 };
+
+// Whether that is the tag of a heap that the program made. In shared arenas none is.
+constexpr bool is_heap(std::uint64_t tag) { return (tag & kProgramHeapTag) != 0; }
 
 // Adds what is in memory of so many bytes of metadata, whole pages, to the snapshot's.
 void add_metadata(Target& target, std::uint64_t address, std::uint64_t bytes, Snapshot& snapshot);

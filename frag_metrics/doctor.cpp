@@ -194,7 +194,7 @@ class Doctor {
   }
 
   std::string lanes() const {
-    const std::size_t n = snapshot_.lanes.size();
+    const auto n = std::ranges::count_if(snapshot_.lanes, [](const Lane& l) { return !l.heap; });
     return fmt::format("{} {}", n, n == 1 ? "thread" : "threads");
   }
 

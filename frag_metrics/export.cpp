@@ -57,6 +57,15 @@ const std::vector<Series>& series() {
        [](const Report& r) { return number(r.findings.size()); }},
       {"lanes", "Threads' leases, used and unused.",
        [](const Report& r) { return number(r.lanes); }},
+      {"program_heaps", "Heaps that the program made and that hold something.",
+       [](const Report& r) { return r.program_heaps ? number(r.program_heaps->size()) : 0; }},
+      {"program_heaps_active_bytes", "Of active, in heaps that the program made.",
+       [](const Report& r) {
+         std::uint64_t bytes = 0;
+         if (!r.program_heaps) return number(bytes);
+         for (const ProgramHeapUse& heap : *r.program_heaps) bytes += heap.active;
+         return number(bytes);
+       }},
       {"large_objects", "Objects that have pages of their own.",
        [](const Report& r) { return number(r.large_blocks); }},
       {"unusable_free_space_ratio",

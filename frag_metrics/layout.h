@@ -12,6 +12,7 @@
 
 #include "arena_layout.h"
 #include "options.h"
+#include "program_heap.h"
 #include "root.h"
 #include "sampler.h"
 #include "thread_cache.h"
@@ -64,6 +65,7 @@ consteval std::uint64_t layout_hash() {
   mix(offsetof(Magazine, capacity));
   mix(offsetof(Magazine, take_base));
   mix(offsetof(Magazine, give_base));
+  mix(offsetof(ProgramHeapHead, number));
   mix(sizeof(Sampler));
   mix(sizeof(SampleTable));
   mix(offsetof(SampleTable, cell));

@@ -215,6 +215,37 @@ Mosaics mosaics(const Snapshot& snapshot) {
   return m;
 }
 
+std::vector<ProgramHeapUse> program_heaps(const Snapshot& snapshot) {
+  std::vector<ProgramHeapUse> of_lane(snapshot.lanes.size());
+  const auto heap_of = [&](std::uint16_t lane) -> ProgramHeapUse* {
+    return lane != Slab::kNoLane && snapshot.lanes[lane].heap ? &of_lane[lane] : nullptr;
+  };
+  for (const Slab& slab : snapshot.slabs) {
+    ProgramHeapUse* const heap = heap_of(slab.lane);
+    if (heap == nullptr) continue;
+    const ClassShape& shape = snapshot.shape(slab);
+    heap->active += shape.slab_bytes;
+    heap->allocated += std::uint64_t{slab.live} * shape.slot_bytes;
+    if (snapshot.is_mosaic(slab)) {
+      for_each_object(snapshot, slab, [&](std::uint64_t) { heap->objects++; });
+    } else {
+      heap->objects += slab.live;
+    }
+  }
+  for (const Block& block : snapshot.blocks) {
+    ProgramHeapUse* const heap = heap_of(block.lane);
+    if (heap == nullptr || block.use != PageUse::large) continue;
+    heap->objects++;
+    heap->allocated += block.pages * kPageBytes;
+    heap->active += block.pages * kPageBytes;
+  }
+  for (std::size_t l = 0; l < of_lane.size(); l++)
+    of_lane[l].number = snapshot.lanes[l].heap.value_or(0);
+  std::erase_if(of_lane, [](const ProgramHeapUse& heap) { return heap.active == 0; });
+  std::ranges::stable_sort(of_lane, std::ranges::greater(), &ProgramHeapUse::active);
+  return of_lane;
+}
+
 std::vector<std::uint16_t> page_occupancy(const Snapshot& snapshot) {
   std::vector<std::uint16_t> bytes(snapshot.pages.size());
   for (std::size_t i = 0; i < bytes.size(); i++) {

@@ -70,6 +70,17 @@ struct Mosaics {
 };
 Mosaics mosaics(const Snapshot& snapshot);
 
+// A heap that the program made. One on pages of its own has them in no arena of ours, and is not
+// there.
+struct ProgramHeapUse {
+  std::uint64_t number = 0;  // of the heaps that the process made, the how manieth
+  std::uint64_t objects = 0;
+  std::uint64_t allocated = 0;  // bytes of live slots and large blocks
+  std::uint64_t active = 0;     // bytes of its slabs and large blocks
+};
+// Those that hold anything, the most active first.
+std::vector<ProgramHeapUse> program_heaps(const Snapshot& snapshot);
+
 // For each page, the bytes of it that are in use: live objects, large objects, our own data.
 std::vector<std::uint16_t> page_occupancy(const Snapshot& snapshot);
 

@@ -25,8 +25,9 @@ Report make_report(const Snapshot& snapshot) {
     r.large_blocks++;
     r.large_bytes += block.pages * kPageBytes;
   }
+  r.program_heaps = program_heaps(snapshot);
   for (const Lane& lane : snapshot.lanes) {
-    r.lanes++;
+    r.lanes += lane.heap ? 0 : 1;
     r.lanes_leased += lane.leased ? 1 : 0;
   }
   r.classes = classes(snapshot);
@@ -90,6 +91,14 @@ void fields(Holder& h, Each&& each) {
   each("scoped", h.scoped);
   each("lanes", h.lanes);
   each("held", h.held);
+}
+
+template <class Each>
+void fields(ProgramHeapUse& h, Each&& each) {
+  each("number", h.number);
+  each("objects", h.objects);
+  each("allocated", h.allocated);
+  each("active", h.active);
 }
 
 template <class Each>
@@ -181,6 +190,7 @@ void fields(Report& r, Each&& each) {
   each("holders", r.holders);
   each("large_blocks", r.large_blocks);
   each("large_bytes", r.large_bytes);
+  each("program_heaps", r.program_heaps);
   each("lanes", r.lanes);
   each("lanes_leased", r.lanes_leased);
   each("classes", r.classes);

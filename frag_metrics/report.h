@@ -48,7 +48,8 @@ struct Report {
   std::optional<std::vector<Holder>> holders;
   std::uint64_t large_blocks = 0;
   std::uint64_t large_bytes = 0;
-  std::uint64_t lanes = 0;
+  std::optional<std::vector<ProgramHeapUse>> program_heaps;  // always, as above
+  std::uint64_t lanes = 0;                                   // of threads
   std::uint64_t lanes_leased = 0;
   std::vector<ClassMetrics> classes;
   Mosaics mosaics;

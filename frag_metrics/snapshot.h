@@ -69,14 +69,17 @@ struct Block {
   std::uint32_t first_page = 0;
   std::uint32_t pages = 0;
   PageUse use = PageUse::large;
+  std::uint16_t lane = Slab::kNoLane;  // of a program heap's
 };
 
+// Who owns slabs: a thread, at most one at a time, or a heap that the program made.
 struct Lane {
-  std::uint64_t tag = 0;      // what its unit table entries carry
-  bool leased = false;        // a thread has it
-  std::uint32_t slabs = 0;    // that it owns
-  std::uint64_t cached = 0;   // bytes of slots in its magazines
-  std::uint64_t pending = 0;  // bytes of its slots that others freed, not taken over
+  std::uint64_t tag = 0;              // what its unit table entries carry
+  std::optional<std::uint64_t> heap;  // the number of the heap that it is; 0: it is gone
+  bool leased = false;                // a thread has it
+  std::uint32_t slabs = 0;            // that it owns
+  std::uint64_t cached = 0;           // bytes of slots in its magazines
+  std::uint64_t pending = 0;          // bytes of its slots that others freed, not taken over
 };
 
 // Of an arena in shared memory: a process that is attached, or died and was not recovered yet.

@@ -140,6 +140,29 @@ void put_holders(std::string& out, const Report& r, const Style& style) {
   out += '\n';
 }
 
+void put_program_heaps(std::string& out, const Report& r, const Style& style) {
+  constexpr std::size_t kMost = 8;
+  if (!r.program_heaps || r.program_heaps->empty()) return;
+  const std::vector<ProgramHeapUse>& heaps = *r.program_heaps;
+  out += fmt::format("{}      heap    objects   allocated      active{}\n", style.dim, style.off);
+  const auto put = [&](const auto& name, const ProgramHeapUse& heap) {
+    out += fmt::format("{:>10}{:>11}{:>12}{:>12}\n", name, heap.objects, size_text(heap.allocated),
+                       size_text(heap.active));
+  };
+  ProgramHeapUse others;
+  for (std::size_t i = 0; i < heaps.size(); i++) {
+    if (i < kMost) {
+      put(heaps[i].number, heaps[i]);
+      continue;
+    }
+    others.objects += heaps[i].objects;
+    others.allocated += heaps[i].allocated;
+    others.active += heaps[i].active;
+  }
+  if (heaps.size() > kMost) put(fmt::format("{} others", heaps.size() - kMost), others);
+  out += '\n';
+}
+
 void put_classes(std::string& out, const Report& r, const View& view, std::size_t most_classes) {
   constexpr int kNumbers = 75;  // columns without the bar
   constexpr int kLeastCells = 8, kMostCells = 16;
@@ -233,6 +256,7 @@ std::string report_text(const Report& r, const View& view) {
   put_waterfall(out, r, view);
   out += '\n' + flowed(ratios(r), width_of(view)) + '\n';
   put_holders(out, r, style);
+  put_program_heaps(out, r, style);
   put_classes(out, r, view, kMostClasses);
   out += '\n' + findings_text(r, view);
   if (r.slabs_reread != 0 || r.dropped != 0) {

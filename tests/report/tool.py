@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The tool against programs whose truth is known by construction.
 
-    tool.py TOOL LIBRARY KNOWN KNOWN_STATIC KNOWN_DLOPENED
+    tool.py TOOL LIBRARY KNOWN KNOWN_STATIC KNOWN_DLOPENED KNOWN_HEAPS
 """
 
 import os
@@ -14,7 +14,7 @@ import time
 
 from subject import Tool, run_tests, slot_bytes, subject
 
-TOOL, LIBRARY, KNOWN, KNOWN_STATIC, KNOWN_DLOPENED = map(os.path.abspath, sys.argv[1:])
+TOOL, LIBRARY, KNOWN, KNOWN_STATIC, KNOWN_DLOPENED, KNOWN_HEAPS = map(os.path.abspath, sys.argv[1:])
 tool = Tool(TOOL)
 
 PAGE = 4096
@@ -67,6 +67,28 @@ def resident_is_measured():
                 elif ours and word == "Rss:":
                     seen += int(line.split()[1]) * 1024
     assert abs(report["heap"]["resident"] - seen) <= seen * 0.01, (report["heap"]["resident"], seen)
+
+
+def program_heaps_are_told_apart():
+    """heaps that the program made have lines of their own, and are no lanes"""
+    with tempfile.NamedTemporaryFile("r") as truth:
+        with subject([KNOWN_HEAPS, truth.name]) as one:
+            report = tool.json("report", one.pid)
+            text = tool.run("report", one.pid).stdout
+            exported = tool.run("export", "--prometheus", one.pid).stdout
+        made = [tuple(map(int, line.split())) for line in truth]
+    names = ("objects", "allocated", "active")
+    expected = {n: dict(zip(names, held)) for n, held in enumerate(made, 1) if held[2] != 0}
+    assert len(made) == 4 and len(expected) == 3, made
+    seen = {heap["number"]: {n: heap[n] for n in names} for heap in report["program_heaps"]}
+    assert seen == expected, (seen, expected)
+    assert report["lanes"] == 1, report["lanes"]
+    active = sum(heap["active"] for heap in expected.values())
+    assert "ashlar_program_heaps_active_bytes{" in exported
+    (line,) = [x for x in exported.splitlines() if x.startswith("ashlar_program_heaps_active_bytes")]
+    assert float(line.split()[-1]) == active, (line, active)
+    for heap in expected.values():
+        assert any(str(heap["objects"]) in line.split() for line in text.splitlines()), text
 
 
 def found_everywhere():
@@ -181,6 +203,7 @@ sys.exit(
         (
             numbers_are_exact,
             resident_is_measured,
+            program_heaps_are_told_apart,
             found_everywhere,
             found_in_deleted_file,
             errors_are_sentences,
