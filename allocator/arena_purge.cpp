@@ -21,6 +21,8 @@ Bytes Arena::purge(Purge which) {
   for (std::uint32_t seen = 0; c < chunks(); seen++) {
     if (!all && (seen == kChunksPerCall || bytes >= kBytesPerCall)) break;
     const ChunkIndex chunk{c++};
+    // Its rows are on a page that nothing else may have needed for long.
+    if (buddy_.free_pages_in(chunk) == 0) continue;
     if (!all && is_worth_a_huge_page(chunk)) continue;
     bytes += purge_chunk(chunk, which != Purge::aged);
     if (meta(chunk).rows.torn.load(std::memory_order_relaxed)) mend(chunk);  // or the next time
