@@ -9,13 +9,16 @@ namespace ashlar {
 
 // After purge_stacks(): what lay at the tops lies there again, before anybody looks.
 void restore_tops(Lane& lane);
+// The same where the owner is in no hit path: nobody wants what lies above a top any more, and its
+// page stays away.
+void restore_stacks(Lane& lane);
 
 // A slow path that changes stacks: a child that is forked meanwhile does not believe them.
 class Busy : Entered {
  public:
   explicit Busy(Lane& lane) : Entered(lane, OwnerState::changing) {
     if (lane.is_bare) [[unlikely]]
-      restore_tops(lane);
+      restore_stacks(lane);
   }
 };
 

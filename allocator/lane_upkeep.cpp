@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 namespace ashlar {
 
@@ -138,14 +137,16 @@ void purge_stacks(Lane& lane) {
   lane.top_word_count = 0;
   for (const Magazine& m : lane.magazine) {
     // Both may move meanwhile, so each is read once; and a count may be one too low.
-    const std::pair<Stack, Stack> stacks[] = {{m.take_base, m.take.acquire()},
-                                              {m.give_base, m.give.acquire()}};
-    for (const auto& [base, top] : stacks) {
-      if (holds_slots(base, top)) return;
+    const auto note_top = [&](Stack base, const Owned<Stack>& its_top) {
+      const Stack top = its_top.acquire();
+      if (holds_slots(base, top)) return false;
       void* const slot = std::atomic_ref(*top).load(std::memory_order_relaxed);  // see above
-      if (arena.locate(slot).kind != Place::Kind::slot) continue;
-      lane.top_words[lane.top_word_count++] = {top, slot};
-    }
+      if (arena.locate(slot).kind == Place::Kind::slot) {
+        lane.top_words[lane.top_word_count++] = {&its_top, top, slot};
+      }
+      return true;
+    };
+    if (!note_top(m.take_base, m.take) || !note_top(m.give_base, m.give)) return;
   }
   std::atomic_signal_fence(std::memory_order_release);  // a fork sees the words, or full stacks
   lane.is_bare = true;
@@ -154,15 +155,25 @@ void purge_stacks(Lane& lane) {
             bytes_of(kLanePages) - sizeof(Lane));
 }
 
-}  // namespace
-
-void restore_tops(Lane& lane) {
+template <class IsWanted>
+void restore_if(Lane& lane, IsWanted&& is_wanted) {
   for (std::uint32_t i = 0; i < lane.top_word_count; i++) {
-    const auto& [at, slot] = lane.top_words[i];
-    std::atomic_ref(*at).store(slot, std::memory_order_relaxed);  // or the owner waits
+    const Lane::TopWord& word = lane.top_words[i];
+    if (!is_wanted(word)) continue;
+    std::atomic_ref(*word.at).store(word.slot, std::memory_order_relaxed);  // or the owner waits
   }
   std::atomic_signal_fence(std::memory_order_release);  // a fork sees them, or restores them again
   lane.is_bare = false;
+}
+
+}  // namespace
+
+void restore_tops(Lane& lane) {
+  restore_if(lane, [](const Lane::TopWord&) { return true; });
+}
+
+void restore_stacks(Lane& lane) {
+  restore_if(lane, [](const Lane::TopWord& word) { return word.at < *word.top; });
 }
 
 bool tend_lane(Lane& lane, bool all) {

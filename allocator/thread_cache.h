@@ -143,6 +143,7 @@ struct alignas(kPageBytes) Lane {
   alignas(kPageBytes) LaneSlabs slabs{};
   // What lay at tops of the stacks when they were purged. As is_bare.
   struct TopWord {
+    const Owned<Stack>* top;
     Stack at;
     void* slot;
   } top_words[2 * kClassCount] = {};

@@ -331,6 +331,8 @@ TEST_CASE("a sleeping thread's lane takes a few pages, whatever its thread did b
     look(false);
     CHECK(lane.is_bare);
     CHECK(resident() <= 4);
+    give(take(kSmall, 1));  // it wakes for a moment, and touches nothing of other classes
+    CHECK(resident() <= 8);
     CHECK(broken() == "");
     use_classes();  // it goes on where it was
     CHECK(broken() == "");
