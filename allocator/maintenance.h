@@ -3,9 +3,9 @@
 //
 // What:    ages free pages and gives back those that were not used for purge_ms; gives back empty
 //          pages inside slabs; takes slots out of magazines that are not used.
-// How:     there are two passes in a period, and what is given back was idle from one to the next.
-//          A process of one thread does it in its own slow paths, a millisecond at a time. Once a
-//          second thread allocates, a thread of ours does it for all; it freezes one lane after the
+// How:     what is given back was idle from one pass to the next, half a period or less. A process
+//          of one thread does it in its own slow paths, a millisecond at a time. Once a second
+//          thread allocates, a thread of ours does it for all; it freezes one lane after the
 //          other and does what the owner would (thread_cache: Frozen, tend_lane). When two passes
 //          in a row find nothing to do and no slow path was taken, it sleeps until one is.
 //          While the program wants notices (notices), it looks after the memory limit twice a
