@@ -98,7 +98,7 @@ std::uint32_t Buddy::count_dirty(PageIndex first, std::uint32_t pages) const {
 
 void Buddy::mark(PageIndex first, std::uint32_t pages, Contents contents) {
   const auto set = [](std::atomic<std::uint64_t>& word, std::uint64_t mask, bool value) {
-    // Published by release().
+    // relaxed: release() publishes it, which pairs with claim()
     value ? word.fetch_or(mask, std::memory_order_relaxed)
           : word.fetch_and(~mask, std::memory_order_relaxed);
   };
