@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "objects.h"
 #include "quiet_heap.h"
@@ -62,10 +63,15 @@ struct Account {
 std::uint64_t simulated_us;
 std::uint64_t simulated_time() { return simulated_us; }
 
-void wait_us(std::uint64_t us) {
-  const std::uint64_t begin = os::thread_ran_us();
-  while (os::thread_ran_us() - begin < us) {
+// Lets this thread's lane owe for samples, or earn, until its mean is doubled so often.
+void set_doublings(std::uint8_t doublings) {
+  SamplePace& pace = this_lane()->sample_pace;
+  const std::int64_t percent = std::exchange(options.sample_percent, 1);
+  while (pace.doublings() != doublings) {
+    if (pace.doublings() > doublings) simulated_us += 1'000'000;
+    pace.pay(simulated_time);
   }
+  options.sample_percent = percent;
 }
 
 }  // namespace
@@ -174,17 +180,16 @@ TEST_CASE("samples take their part of the time, and say right what was allocated
   for (const Account& account : accounts) CHECK(account.deviations() < 4);
 }
 
-// As above, but through magazines, where marks are drawn ahead, and with the real clock.
+// As above, but through magazines, where marks are drawn ahead.
 TEST_CASE("samples that were drawn before the mean changed keep the mean of then") {
-  sample(4, 50);
+  sample(4, 0);
   const std::uint64_t mean_bytes = 4 * kKiB;
   struct Site {
     Bytes requested;
     int objects;
-    std::uint64_t wait_us;
     std::size_t stays;  // one of so many
   };
-  const Site sites[] = {{64, 2'000'000, 0, 20}, {208, 1'000'000, 0, 8}, {1000, 5000, 20, 2}};
+  const Site sites[] = {{64, 2'000'000, 20}, {208, 1'000'000, 8}, {1000, 5000, 2}};
   Account accounts[std::size(sites)];
   std::vector<void*> kept;
   std::vector<void*> batch;
@@ -192,8 +197,8 @@ TEST_CASE("samples that were drawn before the mean changed keep the mean of then
     for (std::size_t i = 0; i < std::size(sites); i++) {
       for (int n = 0; n < sites[i].objects; n++) {
         batch.push_back(allocate(sites[i].requested));
-        if (sites[i].wait_us != 0) wait_us(sites[i].wait_us);
         if (batch.size() < 500) continue;
+        set_doublings(static_cast<std::uint8_t>(n / 500 % 4));
         for (std::size_t k = 0; k < batch.size(); k++) {
           if (k % sites[i].stays == 0) {
             kept.push_back(batch[k]);
