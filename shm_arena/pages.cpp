@@ -25,9 +25,13 @@ void Pages::attach(const Segment& segment) {
   refresh();
 }
 
-void Pages::refresh() {
+std::uint32_t Pages::all_chunks() const {
   const std::uint32_t now = segment_->at<State>(Geometry::kState).chunks.load();
-  chunks_.store(now < segment_->max_chunks() ? now : segment_->max_chunks());
+  return now < segment_->max_chunks() ? now : segment_->max_chunks();
+}
+
+void Pages::refresh() {
+  chunks_.store(all_chunks());
   data_bytes_.store(Bytes{chunks()} * kChunkBytes);
 }
 
@@ -138,12 +142,16 @@ bool Pages::claim_from(ChunkIndex first, std::uint32_t lane, PageCount pages) {
 // --- giving -------------------------------------------------------------------------------------
 
 PageCount Pages::pages_of(PageIndex first, BlockKind kind) const {
-  const std::uint64_t end = std::uint64_t{chunks()} * kPagesPerChunk;
-  if (first.v >= end || buddy_.kind_at(first) != kind) return {0};
+  if (first.v >= chunks() * kPagesPerChunk || buddy_.kind_at(first) != kind) return {0};
   const PageCount pages = buddy_.pages_at(first);
+  std::uint32_t room = chunks() * kPagesPerChunk - first.v;
   const std::uint32_t position = first.v % kPagesPerChunk;
-  // Only blocks that begin with a chunk are longer than the rest of one.
-  const std::uint64_t room = position == 0 ? end - first.v : kPagesPerChunk - position;
+  if (position != 0) {
+    room = kPagesPerChunk - position;  // only blocks that begin with a chunk are longer
+  } else if (pages.v > room) {
+    // Another process may have made the last of its chunks.
+    room = all_chunks() * kPagesPerChunk - first.v;
+  }
   return pages.v <= room ? pages : PageCount{0};
 }
 

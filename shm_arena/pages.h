@@ -69,6 +69,8 @@ class Pages {
   std::uint32_t covered(ChunkIndex chunk) const;
 
  private:
+  // Chunks of the arena; chunks() are those that this process knows of.
+  std::uint32_t all_chunks() const;
   std::atomic<std::uint32_t>& freeing(std::uint32_t lane) const {
     return (&segment_->at<Lane>(Geometry::kLaneTable))[lane].freeing;
   }

@@ -759,6 +759,19 @@ TEST_CASE("two handles of one process are two processes to the arena") {
 // --- peers that do harm -------------------------------------------------------------------------
 
 // Whatever is written over our data, calls come back, and blocks lie in the arena.
+TEST_CASE("a block may end where one process knows of no chunks yet") {
+  Shared arena(anonymous(64 * kMiB));
+  std::vector<void*> full;  // of the chunks that there are, but for the last one
+  for (int i = 0; i < 3; i++) full.push_back(arena.take(2 * kMiB));
+  Shared again(ashlar_shm_open_fd(ashlar_shm_fd(arena), 0));
+  ashlar_shm_free(arena, full.back());
+  void* const block = arena.take(5 * kMiB);
+  ashlar_shm_free(again, ashlar_shm_pointer(again, ashlar_shm_offset(arena, block)));
+  CHECK(again.stats().bad_frees == 0);
+  CHECK(arena.blocks() == 2);
+  CHECK(arena.broken() == "");
+}
+
 TEST_CASE("a thread in turns of two handles keeps them apart") {
   Shared one(anonymous());
   Shared other(anonymous());
