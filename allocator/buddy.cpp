@@ -98,9 +98,12 @@ std::uint32_t Buddy::count_dirty(PageIndex first, std::uint32_t pages) const {
 
 void Buddy::mark(PageIndex first, std::uint32_t pages, Contents contents) {
   const auto set = [](std::atomic<std::uint64_t>& word, std::uint64_t mask, bool value) {
-    // relaxed: release() publishes it, which pairs with claim()
-    value ? word.fetch_or(mask, std::memory_order_relaxed)
-          : word.fetch_and(~mask, std::memory_order_relaxed);
+    // relaxed, both: release() publishes it, which pairs with claim()
+    if (value) {
+      word.fetch_or(mask, std::memory_order_relaxed);
+    } else {
+      word.fetch_and(~mask, std::memory_order_relaxed);
+    }
   };
   for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t position, std::uint32_t count) {
     ChunkRows& row = rows(at);

@@ -24,10 +24,11 @@ inline void* take_last_large(Bytes bytes) {
   if (lane == nullptr || bytes > bytes_of(LargeCache::kMostPagesOfOne) || Sampler::is_on())
     return nullptr;
   const TryEntered entered(*lane);
+  if (!entered) return nullptr;
   LargeCache& cache = lane->large;
   const std::uint32_t count = cache.count;
   const PageCount pages = pages_for(bytes);
-  if (!entered || count == 0 || cache.pages[count - 1] != pages.v) return nullptr;
+  if (count == 0 || cache.pages[count - 1] != pages.v) return nullptr;
   void* const p = cache.block[count - 1];
   cache.used = true;
   cache.count = count - 1;
