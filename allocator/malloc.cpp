@@ -22,7 +22,10 @@ using namespace ashlar;
 
 ASHLAR_DOOR void* malloc(std::size_t bytes) { return allocate(bytes); }
 
-ASHLAR_DOOR void free(void* p) { give_slot(p); }
+// Begins 12 bytes into a cache line: so the hit path lies in two lines, and what follows its second
+// branch, which many programs take now and then, in one with the return (decision 2).
+ASHLAR_DOOR [[gnu::aligned(64), gnu::patchable_function_entry(12, 12)]] void free(void* p);
+void free(void* p) { give_slot(p); }
 
 ASHLAR_DOOR void* calloc(std::size_t count, std::size_t bytes) {
   return allocate_zeroed(count, bytes);
