@@ -31,16 +31,33 @@ Bytes Arena::purge(Purge which) {
   return bytes;
 }
 
+Bytes Arena::purge_pages(PageCount wanted) {
+  Bytes bytes = 0;
+  std::uint32_t c = chunks();
+  for (std::uint32_t seen = 0; c-- > 0 && seen < kChunksPerCall; seen++) {
+    const ChunkIndex chunk{c};
+    const std::uint32_t free = buddy_.free_pages_in(chunk);
+    if (free == 0 || free == kPagesPerChunk || is_worth_a_huge_page(chunk)) continue;
+    bytes += purge_chunk(chunk, true, bytes_of(wanted) - bytes);
+    if (bytes >= bytes_of(wanted)) break;
+  }
+  return bytes;
+}
+
 // A huge page is broken when most of it is free, or for who wants everything.
 bool Arena::is_worth_a_huge_page(ChunkIndex chunk) const {
   return may_be_huge(chunk) && buddy_.free_pages_in(chunk) < kPagesPerChunk / 2;
 }
 
-Bytes Arena::purge_chunk(ChunkIndex chunk, bool all) {
-  const std::uint32_t pages = buddy_.age_chunk(chunk, all, [&](PageIndex first, PageCount count) {
-    return region_.purge(address_of(first), bytes_of(count));
+// Runs of free pages, until there are so many bytes.
+Bytes Arena::purge_chunk(ChunkIndex chunk, bool all, Bytes wanted) {
+  Bytes bytes = 0;
+  buddy_.age_chunk(chunk, all, [&](PageIndex first, PageCount count) {
+    if (bytes >= wanted || !region_.purge(address_of(first), bytes_of(count))) return false;
+    bytes += bytes_of(count);
+    return true;
   });
-  return bytes_of(PageCount{pages});
+  return bytes;
 }
 
 template <class View>

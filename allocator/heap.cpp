@@ -280,7 +280,10 @@ void* Heap::resize_large(void* p, Bytes old_bytes, Bytes new_bytes) {
     to = sampled_large_if_due(to, bytes_of(pages), new_bytes);
   } else {
     bool zero = false;
-    if (arena.resize_pages(p, pages, zero)) return p;
+    if (arena.resize_pages(p, pages, zero)) {
+      if (new_bytes > old_bytes) maintenance.make_up_for(pages);
+      return p;
+    }
     if (pages.v <= kPagesPerChunk) return nullptr;
     to = take_large_with_room(new_bytes);
     if (to == nullptr) return nullptr;
@@ -289,6 +292,7 @@ void* Heap::resize_large(void* p, Bytes old_bytes, Bytes new_bytes) {
   if (moves) {
     if (!arena.move_block(p, to)) return nullptr;
     forget_sample(p);
+    maintenance.make_up_for(pages);
     maintenance.tick(this_lane(), true);
   } else {
     std::memcpy(to, p, old_bytes);

@@ -93,7 +93,9 @@ void* Heap::take_large(Bytes bytes, Bytes alignment, bool& zero) {
     const PageCount pages = pages_for(bytes);
     if (void* const p = take_recent(pages)) return sampled_large_if_due(p, bytes_of(pages), bytes);
   }
-  return take_new_large(bytes, alignment, zero);
+  void* const p = take_new_large(bytes, alignment, zero);
+  if (p != nullptr) maintenance.make_up_for(pages_for(bytes));
+  return p;
 }
 
 bool Heap::give_large(void* p) {

@@ -43,6 +43,8 @@ constexpr std::uint32_t kStopPatienceMs = 100;
 // Between two looks at the memory for who wants to be told.
 constexpr std::uint64_t kLookMs = 500;
 
+Sawtooth::Pages held_pages() { return {arena.buddy().used_pages(), arena.buddy().dirty_pages()}; }
+
 // Small, as with huge pages a large stack may be in memory as a whole. Thread-local variables of
 // the program lie in it too.
 Bytes stack_bytes() {
@@ -75,19 +77,17 @@ void Maintenance::tick(Lane* lane, bool large) {
   if (thread_runs()) return notice_activity();
   const std::uint64_t now = os::now_ms();
   if (lane != nullptr) tick_lane(*lane, now);
-  const auto pages = [] {
-    return Sawtooth::Pages{arena.buddy().used_pages(), arena.buddy().dirty_pages()};
-  };
-  const auto are_too_many = [&] { return bytes_of(PageCount{pages().dirty}) > allowance(); };
-  sawtooth_.note(pages());
+  const auto are_too_many = [&] { return bytes_of(PageCount{held_pages().dirty}) > allowance(); };
+  sawtooth_.note(held_pages());
+  high_water_.note(held_pages());
   const bool settled = large || lane == nullptr || lane->drain.has_settled();
   const bool excess = settled && are_too_many();
   if (!excess && now < due_ms_.load(std::memory_order_relaxed)) return;  // a hint
   if (purging_.exchange(true)) return;                                   // somebody else does it
-  if (excess) sawtooth_.judge(pages(), now, static_cast<std::uint64_t>(options.purge_ms));
+  if (excess) sawtooth_.judge(held_pages(), now, static_cast<std::uint64_t>(options.purge_ms));
   if (excess && are_too_many()) {
     arena.purge(Arena::Purge::soon);
-    sawtooth_.begin(pages());
+    sawtooth_.begin(held_pages());
   } else if (now >= due_ms_.load(std::memory_order_relaxed)) {  // under purging_
     arena.purge(Arena::Purge::aged);
     const std::uint64_t half_period = static_cast<std::uint64_t>(options.purge_ms) / 2;
@@ -96,6 +96,12 @@ void Maintenance::tick(Lane* lane, bool large) {
     if (arena.purge_pass_ended()) sawtooth_.forget();
   }
   purging_.store(false);
+}
+
+void Maintenance::make_up_for(PageCount pages) {
+  if (pages.v <= LargeCache::kMostPagesOfOne.v || options.purge_ms < 0) return;
+  const PageCount due = high_water_.due(held_pages(), os::now_ms());
+  if (due.v != 0) arena.purge_pages(due);
 }
 
 void Maintenance::tick_lane(Lane& lane, std::uint64_t now) {
@@ -161,6 +167,7 @@ void Maintenance::answer_requests() {
 // True: there was something to do, or will be in the next pass.
 bool Maintenance::pass() {
   if (!heap.exists()) return false;  // with background:always it may be there first
+  high_water_.note(held_pages());
   shortage_ = memory_limit.shortage();
   const auto which = shortage_ == Shortage::tight ? Arena::Purge::soon : Arena::Purge::aged;
   Bytes bytes = 0;

@@ -18,8 +18,8 @@
 
 #include <atomic>
 
+#include "high_water.h"
 #include "memory_limit.h"
-#include "sawtooth.h"
 #include "thread_cache.h"
 
 namespace ashlar {
@@ -35,6 +35,9 @@ class Maintenance {
   // From slow paths of `lane`, which may be null. Reads a coarse clock; mostly that is all.
   // `large`: a large block was given back.
   void tick(Lane* lane, bool large = false);
+  // A block of so many pages was taken, or grew to that. Before it is touched, free pages go back
+  // for it if there would be more in memory than ever.
+  void make_up_for(PageCount pages);
   // Gives back all that can be given back now. True if memory went to the kernel.
   bool trim();
 
@@ -78,6 +81,7 @@ class Maintenance {
   std::atomic<std::uint64_t> due_ms_ = 0;      // atomic: any → any; when pages may be due
   std::atomic<bool> purging_ = false;          // atomic: any → any; somebody purges free pages
   Sawtooth sawtooth_;                          // lock: purging_, or advice
+  HighWater high_water_;                       // advice
   std::atomic<Thread> thread_ = Thread::none;  // atomic: any → any
   std::atomic<std::uint32_t> wakeups_ = 0;     // atomic: counts; the thread sleeps on it
   std::atomic<Watch> watch_ = Watch::stirred;  // atomic: thread ↔ slow paths

@@ -533,6 +533,27 @@ TEST_CASE("freed pages are purged on demand, read as zero then, and are said to 
   CHECK(p[bytes_of(pages) - 1] == std::byte{0});
 }
 
+TEST_CASE("so many free pages are purged as are wanted, in runs, but none of a free chunk") {
+  ArenaGround g(1);
+  bool zero = false;
+  const PageCount pages{100};
+  const auto take = [&] { return g.arena.take_pages(pages, kPageBytes, BlockKind::large, zero); };
+  void* const first = take();
+  void* const between = take();
+  void* const last = take();
+  REQUIRE(between != nullptr);
+  REQUIRE(last != nullptr);
+  CHECK(g.arena.purge_pages({1}) == 0);
+  REQUIRE(g.arena.give_pages(first, BlockKind::large));
+  REQUIRE(g.arena.give_pages(last, BlockKind::large));
+  CHECK(g.arena.purge_pages({1}) == bytes_of(pages));
+  CHECK(g.arena.purge_pages({1000}) == bytes_of(pages));
+  CHECK(g.arena.purge_pages({1000}) == 0);
+  REQUIRE(g.arena.give_pages(between, BlockKind::large));
+  CHECK(g.arena.purge_pages({1000}) == 0);
+  CHECK(g.arena.purge(Arena::Purge::at_once) == bytes_of(pages));
+}
+
 TEST_CASE("empty pages inside slabs are purged, and what lives beside them is not touched") {
   ArenaGround g(2);
   LaneSlabs& lane = add_lane(g.arena, 1);
