@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "heap.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <pthread.h>
@@ -27,6 +28,11 @@ constexpr unsigned kPlacesToTry = 8;
 // lane would not be worth the memory that it keeps.
 constexpr std::uint32_t kCallsToEarn = 16;
 constexpr std::uint32_t kMsToEarn = 4;
+// With a lane for each processor, no more threads run at once than have one. Who finds none in the
+// pool then gets a new one after so many calls: before, another thread may have ended.
+constexpr std::uint32_t kCallsToAdd = 1024;
+// The first thread has one of them, and may only wait for others.
+constexpr std::uint32_t kFewLanes = 2;
 
 // What a thread that ends may leave in its magazines for the next one.
 constexpr Bytes kMostLeft = 256 * kKiB;
@@ -118,11 +124,22 @@ Lane* Heap::lease() {
     lane->leased = true;
   }
   pool_lock_.unlock();
-  if (lane == nullptr) return add_lane();
+  if (lane == nullptr) return may_add_lane() ? add_lane() : nullptr;
   if (lane->orphaned) recover(*lane);
   return lane;
 }
 
+// Counts the one that is added.
+bool Heap::may_add_lane() {
+  const std::uint32_t freely = std::max<std::uint32_t>(processors_, kFewLanes);
+  std::uint32_t count = lane_count_.load();
+  while (count < freely || t_calls >= kCallsToAdd) {
+    if (lane_count_.compare_exchange_weak(count, count + 1)) return true;
+  }
+  return false;
+}
+
+// After may_add_lane().
 Lane* Heap::add_lane() {
   for (;;) {
     const std::uint32_t seen = arena.chunks();
@@ -139,7 +156,10 @@ Lane* Heap::add_lane() {
       }
       return lane;
     }
-    if (!make_room(seen, kLanePages, kPageBytes)) return nullptr;
+    if (!make_room(seen, kLanePages, kPageBytes)) {
+      lane_count_--;
+      return nullptr;
+    }
   }
 }
 
@@ -317,6 +337,7 @@ void* Heap::take_large_with_room(Bytes bytes) {
 // --- start and fork -----------------------------------------------------------------------------
 
 void Heap::start() {
+  processors_ = os::processors();
   if (::pthread_key_create(&thread_key, on_thread_exit) == 0) {
     thread_key_made.store(true, std::memory_order_release);  // pairs with: watch_this_thread
     watch_this_thread();

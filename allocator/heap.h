@@ -4,11 +4,12 @@
 // What:    creates the arena at the first malloc, leases lanes to threads, takes them back when
 //          threads end, keeps the process alive across fork, and makes room when the arena is full.
 // How:     a lane outlives its thread: it goes to a pool with its slabs and is leased again, last
-//          in first out. A thread earns a lane by using the allocator often: until then, and after
-//          its lane is gone (destructors that run late), it works without one. Its mallocs are
-//          served one slot at a time from a shared lane under a lock, its frees are remote frees.
-//          So 10,000 threads that do little cost little, and there is nothing that a thread must
-//          set up before it may allocate or tear down before it ends.
+//          in first out. A thread earns a lane by using the allocator often, and a new one, where
+//          there are as many as processors, by using it much: until then, and after its lane is
+//          gone (destructors that run late), it works without one. Its mallocs are served one slot
+//          at a time from a shared lane under a lock, its frees are remote frees. So 10,000 threads
+//          that do little cost little, and there is nothing that a thread must set up before it may
+//          allocate or tear down before it ends.
 // Fork:    nothing is locked or prepared. The child keeps its own lane; lanes of threads that it
 //          does not have are marked in the fork handler, and repaired by whoever leases them next.
 //          Where no handler ran (raw clone) those lanes stay leased, and are lost to the child; it
@@ -96,6 +97,7 @@ class Heap {
   Lane* lease_slow();
   bool earns_lane();
   Lane* lease();
+  bool may_add_lane();
   Lane* add_lane();
   void release_lane_of_this_thread();
   LaneSlabs* shared_lane();
@@ -107,6 +109,8 @@ class Heap {
   Lock shared_lock_;
   std::atomic<bool> ready_ = false;              // atomic: who created the arena → all
   std::atomic<Lane*> lanes_ = nullptr;           // atomic: add_lane pushes → all
+  std::atomic<std::uint32_t> lane_count_ = 0;    // atomic: who adds one → who may
+  std::atomic<std::uint32_t> processors_ = 0;    // atomic: start → who adds a lane
   Lane* pool_ = nullptr;                         // lock: pool_lock_
   LaneSlabs* shared_ = nullptr;                  // lock: shared_lock_
   bool shared_orphaned_ = false;                 // lock: shared_lock_

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "os.h"
 
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -259,6 +260,15 @@ void name_thread(const char* name) {
 
 std::uint32_t thread_number() { return static_cast<std::uint32_t>(::syscall(SYS_gettid)); }
 std::uint32_t process_number() { return static_cast<std::uint32_t>(::syscall(SYS_getpid)); }
+
+std::uint32_t processors() {
+  KeepErrno keep;
+  std::uint64_t mask[128];  // of 8192, as many as a kernel may be built for
+  const long bytes = ::syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+  std::uint32_t count = 0;
+  for (long i = 0; i < bytes / 8; i++) count += static_cast<std::uint32_t>(std::popcount(mask[i]));
+  return count == 0 ? 1 : count;
+}
 
 void note_sandbox() { was_sandboxed_at_start = is_sandboxed(); }
 

@@ -131,6 +131,8 @@ void name_thread(const char* name);
 std::uint32_t thread_number();
 // This process's number.
 std::uint32_t process_number();
+// How many this thread may run on; 1 where the kernel does not tell.
+std::uint32_t processors();
 // System call filters (seccomp).
 // From the library's constructor: what is filtered from the start is expected to be.
 void note_sandbox();

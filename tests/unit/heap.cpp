@@ -365,6 +365,27 @@ TEST_CASE("a lane is leased again after its thread is gone") {
   CHECK(lane_of_thread() == first);
 }
 
+TEST_CASE("with a lane for each processor, a thread that finds none waits longer for a new one") {
+  // Two, as the heap of this program was not told of more. No thread has one but this.
+  std::vector<void*> slots = take(kSmall, 1);
+  std::thread([&] {
+    give(take(kSmall, 100));
+    CHECK(this_lane() != nullptr);
+    std::thread([&] {
+      for (int i = 0; i < 500; i++) slots.push_back(take_slot(kSmall));
+      CHECK(this_lane() == nullptr);
+      for (int i = 0; i < 100'000 && this_lane() == nullptr; i++) {
+        slots.push_back(take_slot(kSmall));
+      }
+      CHECK(this_lane() != nullptr);
+      heap.end_this_thread();
+    }).join();
+    heap.end_this_thread();
+  }).join();
+  give(slots);
+  CHECK(broken() == "");
+}
+
 TEST_CASE("free pages are purged when purge_ms is over, and kept when it is -1") {
   constexpr Bytes kManyBytes = 16 * kMiB;  // too much to be kept at hand
   const auto before = options;

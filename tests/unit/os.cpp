@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <sched.h>
 
 #include "unit.h"
 
@@ -145,6 +146,19 @@ TEST_CASE("the fork marker reads zero in a child only") {
   marker->store(1);
   CHECK(death_of([&] { ::_exit(marker->load() == 0 ? 7 : 8); }).status == 7);
   CHECK(marker->load() == 1);
+}
+
+TEST_CASE("a thread that is kept to one processor is said to have one") {
+  const std::uint32_t before = os::processors();
+  CHECK(before >= 1);
+  cpu_set_t all, one;
+  REQUIRE(::sched_getaffinity(0, sizeof all, &all) == 0);
+  CHECK(before == static_cast<std::uint32_t>(CPU_COUNT(&all)));
+  CPU_ZERO(&one);
+  CPU_SET(static_cast<unsigned>(::sched_getcpu()), &one);
+  REQUIRE(::sched_setaffinity(0, sizeof one, &one) == 0);
+  CHECK(os::processors() == 1);
+  REQUIRE(::sched_setaffinity(0, sizeof all, &all) == 0);
 }
 
 TEST_CASE("the clock does not run backwards") {
