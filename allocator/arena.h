@@ -360,15 +360,12 @@ class alignas(kCacheLineBytes) Arena {
   Bytes purge_chunk(ChunkIndex chunk, bool all, Bytes wanted = ~Bytes{0});
   void mend(ChunkIndex chunk);
   void set_torn(PageIndex first, PageCount pages, bool torn);
-  void choose_pages(std::uint32_t first, std::uint32_t count, std::uint32_t needed);
-  bool wants_huge_pages(std::uint32_t first, std::uint32_t needed) const;
-  bool is_of_small_objects(ChunkIndex chunk) const;
-  bool keeps_huge_page(ChunkIndex chunk, Purge which);
-  void break_huge_page(ChunkIndex chunk);
+  void choose_pages(std::uint32_t first, std::uint32_t count) const;
+  bool may_be_huge(ChunkIndex chunk) const;
+  bool is_worth_a_huge_page(ChunkIndex chunk) const;
   void publish_chunks(std::uint32_t count);
   bool grow_locked(std::uint32_t needed);
-  os::Commit add_chunks(std::uint32_t first, std::uint32_t count, std::uint32_t needed,
-                        bool replace);
+  os::Commit add_chunks(std::uint32_t first, std::uint32_t count, bool replace);
   bool add_taken_chunk(std::uint32_t chunk);
   bool unmap_free_chunks();
   std::uint32_t remap_chunks(std::uint32_t needed);

@@ -80,7 +80,7 @@ void Arena::mend(ChunkIndex chunk) {
   if (buddy_.free_pages_in(chunk) != all.v || buddy_.count_dirty(first, all.v) != 0) return;
   if (!buddy_.claim_run(first, all)) return;
   os::renew_mapping(address_of(first), kChunkBytes);
-  choose_pages(chunk.v, 1, 0);
+  choose_pages(chunk.v, 1);
   set_torn(first, all, false);
   buddy_.revive_chunks(chunk, 1);
 }

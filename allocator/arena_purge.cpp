@@ -11,10 +11,6 @@ constexpr Bytes kBytesPerCall = 16 * kMiB;
 constexpr std::uint32_t kChunksPerCall = 512;
 constexpr std::uint32_t kRunsPerCall = 512;
 
-// A huge page of which no more is free may be kept while its chunk is at work: together no more
-// than what may stay dirty anyway, see Maintenance::allowance().
-constexpr std::uint32_t kLittleFree = kPagesPerChunk / 32;
-
 }  // namespace
 
 Bytes Arena::purge(Purge which) {
@@ -27,7 +23,7 @@ Bytes Arena::purge(Purge which) {
     const ChunkIndex chunk{c++};
     // Its rows are on a page that nothing else may have needed for long.
     if (buddy_.free_pages_in(chunk) == 0) continue;
-    if (keeps_huge_page(chunk, which)) continue;
+    if (!all && is_worth_a_huge_page(chunk)) continue;
     bytes += purge_chunk(chunk, which != Purge::aged);
     if (meta(chunk).rows.torn.load(std::memory_order_relaxed)) mend(chunk);  // or the next time
   }
@@ -41,42 +37,16 @@ Bytes Arena::purge_pages(PageCount wanted) {
   for (std::uint32_t seen = 0; c-- > 0 && seen < kChunksPerCall; seen++) {
     const ChunkIndex chunk{c};
     const std::uint32_t free = buddy_.free_pages_in(chunk);
-    if (free == 0 || free == kPagesPerChunk || keeps_huge_page(chunk, Purge::soon)) continue;
+    if (free == 0 || free == kPagesPerChunk || is_worth_a_huge_page(chunk)) continue;
     bytes += purge_chunk(chunk, true, bytes_of(wanted) - bytes);
     if (bytes >= bytes_of(wanted)) break;
   }
   return bytes;
 }
 
-// With nothing to spare, none is kept that has free pages. Else one is while its chunk is being
-// filled, or while little of it is free and that changes from pass to pass. `huge` is one more than
-// the pages that were free at the last pass.
-bool Arena::keeps_huge_page(ChunkIndex chunk, Purge which) {
-  std::atomic<std::uint16_t>& huge = meta(chunk).rows.huge;
-  const std::uint32_t before = huge.load(std::memory_order_relaxed);  // a hint
-  if (before == 0) return false;
-  const std::uint32_t free = buddy_.free_pages_in(chunk);
-  // Until something is freed there, no page is dirty.
-  const std::uint32_t dirty = buddy_.count_dirty(first_page(chunk), kPagesPerChunk);
-  if (free == kPagesPerChunk && dirty == 0) return true;  // nobody has touched it yet
-  if (which == Purge::aged) {
-    huge.store(static_cast<std::uint16_t>(free + 1), std::memory_order_relaxed);  // a hint
-    const bool is_filled = dirty <= kLittleFree && free + 1 < before;
-    if (is_filled || (free <= kLittleFree && free + 1 != before)) return true;
-  }
-  break_huge_page(chunk);
-  return false;
-}
-
-// A huge page is in memory as a whole, with pages that nobody has used: what is free of it goes
-// back like other dirty pages. Nothing of it comes back as a huge page: the kernel would make one
-// of a few small ones, too, by itself (khugepaged).
-void Arena::break_huge_page(ChunkIndex chunk) {
-  std::atomic<std::uint16_t>& huge = meta(chunk).rows.huge;
-  if (huge.load(std::memory_order_relaxed) == 0) return;  // a hint
-  huge.store(0, std::memory_order_relaxed);               // a hint
-  os::forbid_huge_pages(address_of(first_page(chunk)), kChunkBytes);
-  buddy_.mark_free_dirty(chunk);
+// A huge page is broken when most of it is free, or for who wants everything.
+bool Arena::is_worth_a_huge_page(ChunkIndex chunk) const {
+  return may_be_huge(chunk) && buddy_.free_pages_in(chunk) < kPagesPerChunk / 2;
 }
 
 // Runs of free pages, until there are so many bytes.
@@ -107,7 +77,6 @@ Bytes Arena::purge_empty_pages(View&& view, Purge which, std::uint32_t& runs) {
     d.holes = d.holes | run;
     bytes += count * kPageBytes;
   }
-  if (bytes != 0) break_huge_page(chunk_of(page_of(view.base())));
   return bytes;
 }
 

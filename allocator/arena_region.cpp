@@ -22,11 +22,8 @@ constexpr std::uint32_t kMostChunksAhead = 16;
 
 // The first chunks never get huge pages, also where the system's setting is `always`.
 constexpr std::uint32_t kSmallPageChunks = 4;
-// A heap of so many asks for huge pages: what it never uses of the last one is little beside that.
-// A process may have 65,530 mappings, and a huge page that was broken can make two; so a heap does
-// not ask for ever.
-constexpr std::uint32_t kFirstHugeChunk = 32 * kMiB / kChunkBytes;
-constexpr std::uint32_t kLastHugeChunk = 16 * kGiB / kChunkBytes;
+// A heap has grown when it has so many.
+constexpr std::uint32_t kFirstHugeChunk = 64 * kMiB / kChunkBytes;
 
 }  // namespace
 
@@ -108,7 +105,7 @@ bool Arena::grow_locked(std::uint32_t needed) {
     if (growing_to_ > first) {
       // The thread that was adding these exists in our parent process only. Nobody has seen the
       // chunks yet, and whatever is mapped there is ours.
-      if (add_chunks(first, growing_to_ - first, needed, true) != os::Commit::done) return false;
+      if (add_chunks(first, growing_to_ - first, true) != os::Commit::done) return false;
       if (chunks() - first >= needed) return true;
       continue;
     }
@@ -118,8 +115,8 @@ bool Arena::grow_locked(std::uint32_t needed) {
     std::uint32_t ahead = first / 16 < kMostChunksAhead ? first / 16 : kMostChunksAhead;
     if (ahead > header_->max_chunks - first - missing) ahead = 0;
 
-    os::Commit added = add_chunks(first, missing + ahead, needed, false);
-    if (added != os::Commit::done && ahead != 0) added = add_chunks(first, missing, needed, false);
+    os::Commit added = add_chunks(first, missing + ahead, false);
+    if (added != os::Commit::done && ahead != 0) added = add_chunks(first, missing, false);
     if (added == os::Commit::done) return true;
     if (added == os::Commit::taken) {
       if (!add_taken_chunk(first)) return false;
@@ -130,13 +127,12 @@ bool Arena::grow_locked(std::uint32_t needed) {
   }
 }
 
-os::Commit Arena::add_chunks(std::uint32_t first, std::uint32_t count, std::uint32_t needed,
-                             bool replace) {
+os::Commit Arena::add_chunks(std::uint32_t first, std::uint32_t count, bool replace) {
   growing_to_ = first + count;
   os::Commit result = commit_metadata(first, count, replace);
   if (result == os::Commit::done) {
     result = region_.commit(chunk_offset(first), Bytes{count} * kChunkBytes, replace);
-    if (result == os::Commit::done && region_.is_ours()) choose_pages(first, count, needed);
+    if (result == os::Commit::done && region_.is_ours()) choose_pages(first, count);
   }
   if (result == os::Commit::done) {
     buddy_.add_chunks(ChunkIndex{first}, count);
@@ -146,38 +142,18 @@ os::Commit Arena::add_chunks(std::uint32_t first, std::uint32_t count, std::uint
   return result;
 }
 
-// Small or huge pages for new mappings. The block that they are for needs so many chunks; 0: none.
-void Arena::choose_pages(std::uint32_t first, std::uint32_t count, std::uint32_t needed) {
+// Small or huge pages for new chunks.
+void Arena::choose_pages(std::uint32_t first, std::uint32_t count) const {
   void* const address = region_.base + chunk_offset(first);
-  const Bytes bytes = Bytes{count} * kChunkBytes;
-  if (options.thp == kHugePagesNever || first < kSmallPageChunks) {
-    os::forbid_huge_pages(address, bytes);
-  } else if (wants_huge_pages(first, needed)) {
-    os::ask_for_huge_pages(address, bytes);
-    for (std::uint32_t c = first; c < first + count; c++) {
-      meta(ChunkIndex{c}).rows.huge.store(kPagesPerChunk + 1);
-    }
+  if (may_be_huge(ChunkIndex{first})) {
+    os::ask_for_huge_pages(address, Bytes{count} * kChunkBytes);
+  } else if (options.thp == kHugePagesNever || first < kSmallPageChunks) {
+    os::forbid_huge_pages(address, Bytes{count} * kChunkBytes);
   }
 }
 
-// Not for a large block: a table may be meant to be touched here and there.
-bool Arena::wants_huge_pages(std::uint32_t first, std::uint32_t needed) const {
-  if (first >= kLastHugeChunk) return false;
-  if (options.thp == kHugePagesAlways) return true;
-  const bool grows = first == chunks() && needed == 1;
-  return grows && first >= kFirstHugeChunk && is_of_small_objects(ChunkIndex{first - 1});
-}
-
-// Whether nearly all of a chunk is slabs whose objects are no larger than a page: such are used
-// from end to end, while of larger ones a program may never touch the inside.
-bool Arena::is_of_small_objects(ChunkIndex chunk) const {
-  std::uint32_t units = 0;
-  for (std::uint32_t u = 0; u < kUnitsPerChunk; u++) {
-    const UnitEntry entry = units_[UnitIndex{chunk.v * kUnitsPerChunk + u}];
-    if (entry.is_free()) continue;
-    units += entry.is_mosaic() || size_class(entry.size_class()).slot_bytes <= kPageBytes;
-  }
-  return units >= kUnitsPerChunk - kUnitsPerChunk / 8;
+bool Arena::may_be_huge(ChunkIndex chunk) const {
+  return options.thp == kHugePagesAlways && chunk.v >= kFirstHugeChunk;
 }
 
 // A chunk whose addresses somebody else has taken is counted and never used.
@@ -197,7 +173,6 @@ bool Arena::unmap_free_chunks() {
     if (!buddy_.retire_chunk(ChunkIndex{c})) continue;
     region_.decommit(chunk_offset(c), kChunkBytes);
     set_torn(first_page(ChunkIndex{c}), PageCount{kPagesPerChunk}, false);
-    meta(ChunkIndex{c}).rows.huge.store(0);
     unmapped_chunks_++;
     any = true;
   }
@@ -216,7 +191,6 @@ std::uint32_t Arena::remap_chunks(std::uint32_t needed) {
     const os::Commit committed = region_.commit(chunk_offset(first), run * kChunkBytes);
     if (committed == os::Commit::no_memory) return 0;
     if (committed == os::Commit::done) {
-      choose_pages(first, run, needed);
       unmapped_chunks_ -= run;
       buddy_.revive_chunks(ChunkIndex{first}, run);
       return run;

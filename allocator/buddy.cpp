@@ -114,21 +114,6 @@ void Buddy::mark(PageIndex first, std::uint32_t pages, Contents contents) {
   });
 }
 
-void Buddy::mark_free_dirty(ChunkIndex chunk) {
-  ChunkRows& row = rows(chunk);
-  std::uint64_t clean[kRowWords];
-  for (std::uint32_t w = 0; w < kRowWords; w++) {
-    clean[w] = row.free[w].load(std::memory_order_relaxed) &
-               ~row.dirty[w].load(std::memory_order_relaxed);  // a hint
-  }
-  for_each_run(clean, [&](std::uint32_t position, std::uint32_t pages) {
-    const PageIndex first{first_page(chunk).v + position};
-    if (!claim(first, pages)) return;  // somebody took a page of it
-    mark(first, pages, Contents::recent);
-    release(first, pages);
-  });
-}
-
 void Buddy::recount(PageIndex first, std::uint32_t pages, bool released) {
   for_each_chunk(first, pages, [&](PageIndex at, std::uint32_t, std::uint32_t count) {
     std::atomic<std::uint32_t>& word = summaries_[chunk_of(at).v];

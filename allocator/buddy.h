@@ -76,7 +76,6 @@ struct alignas(kPageBytes) ChunkRows {
   std::atomic<std::uint64_t> aged[kRowWords];        // atomic: any → any
   std::atomic<std::uint32_t> block[kPagesPerChunk];  // atomic: holder of the block → any
   std::atomic<bool> torn;                            // atomic: the arena's, see Arena::move_block
-  std::atomic<std::uint16_t> huge;                   // atomic: the arena's, see keeps_huge_page
 };
 
 // Sums over all rows. Right in a quiet arena; after a crash they may be off, so they only advise.
@@ -205,8 +204,6 @@ class Buddy {
   // bool, and given back, clean when it returned true. Returns the pages purged.
   template <class Purge>
   std::uint32_t age_chunk(ChunkIndex chunk, bool all, Purge&& purge);
-  // The chunk's free pages that count as zero may be in memory: they count as dirty from now on.
-  void mark_free_dirty(ChunkIndex chunk);
 
   // Calls visit(first, pages) for the runs of free pages that may hold something. A hint.
   template <class Visit>

@@ -216,19 +216,6 @@ TEST_CASE("fresh pages are zero, used ones are not, purged ones are again") {
   CHECK(!pages.buddy.take(PageCount{20}, PageCount{1}, BlockKind::large).zero);
 }
 
-TEST_CASE("free pages that may be in memory count as dirty") {
-  BuddyGround pages(1);
-  const auto take = [&] { return pages.buddy.take(PageCount{8}, PageCount{1}, BlockKind::large); };
-  CHECK(take().zero);
-  pages.buddy.mark_free_dirty(ChunkIndex{0});
-  CHECK(pages.buddy.count().free_dirty_pages == kPagesPerChunk - 8);
-  CHECK(pages.buddy.dirty_pages() == kPagesPerChunk - 8);
-  CHECK(!take().zero);
-  CHECK(pages.buddy.age_chunk(ChunkIndex{0}, true, kAll) == kPagesPerChunk - 16);
-  CHECK(take().zero);
-  CHECK(sound(pages.buddy.check_invariants()) == "");
-}
-
 TEST_CASE("a page is purged when it was free for one whole pass") {
   BuddyGround pages(1);
   const auto pass = [&] { return pages.buddy.age_chunk(ChunkIndex{0}, false, kAll); };
