@@ -232,7 +232,7 @@ class alignas(kCacheLineBytes) Arena {
   Bytes purge(Purge which);
   // Purges so many free pages, and the rest of the last run, in chunks where something lives: a
   // free one has room for what is large. From the highest on, as blocks go to the lowest; fewer if
-  // a few hundred chunks have no more. Any caller.
+  // a few hundred chunks have no more, or only short runs. Any caller.
   Bytes purge_pages(PageCount wanted);
   bool purge_pass_ended() const { return purge_cursor_.load(std::memory_order_relaxed) == 0; }
   // The same for empty pages inside the lane's slabs; those from which nothing was taken for a
@@ -357,7 +357,7 @@ class alignas(kCacheLineBytes) Arena {
   void recover_mosaic(LaneSlabs& lane, UnitIndex unit);
   template <class View>
   Bytes purge_empty_pages(View&& view, Purge which, std::uint32_t& runs);
-  Bytes purge_chunk(ChunkIndex chunk, bool all, Bytes wanted = ~Bytes{0});
+  Bytes purge_chunk(ChunkIndex chunk, bool all, Bytes& left);
   void mend(ChunkIndex chunk);
   void set_torn(PageIndex first, PageCount pages, bool torn);
   void choose_pages(std::uint32_t first, std::uint32_t count) const;

@@ -2,6 +2,8 @@
 // How an arena gives pages back to the kernel: free ones, and empty ones inside slabs that live.
 #include "arena.h"
 
+#include <algorithm>
+
 namespace ashlar {
 
 namespace {
@@ -10,12 +12,15 @@ namespace {
 constexpr Bytes kBytesPerCall = 16 * kMiB;
 constexpr std::uint32_t kChunksPerCall = 512;
 constexpr std::uint32_t kRunsPerCall = 512;
+// What a run takes of purge_pages() at least: a call of the kernel is as much work as that.
+constexpr Bytes kLeastOfRun = 16 * kPageBytes;
 
 }  // namespace
 
 Bytes Arena::purge(Purge which) {
   const bool all = which == Purge::at_once;
   Bytes bytes = 0;
+  Bytes no_bound = ~Bytes{0};
   std::uint32_t c =
       all ? 0 : purge_cursor_.load(std::memory_order_relaxed);  // one caller at a time
   for (std::uint32_t seen = 0; c < chunks(); seen++) {
@@ -24,7 +29,7 @@ Bytes Arena::purge(Purge which) {
     // Its rows are on a page that nothing else may have needed for long.
     if (buddy_.free_pages_in(chunk) == 0) continue;
     if (!all && is_worth_a_huge_page(chunk)) continue;
-    bytes += purge_chunk(chunk, which != Purge::aged);
+    bytes += purge_chunk(chunk, which != Purge::aged, no_bound);
     if (meta(chunk).rows.torn.load(std::memory_order_relaxed)) mend(chunk);  // or the next time
   }
   purge_cursor_.store(c < chunks() ? c : 0, std::memory_order_relaxed);
@@ -33,13 +38,14 @@ Bytes Arena::purge(Purge which) {
 
 Bytes Arena::purge_pages(PageCount wanted) {
   Bytes bytes = 0;
+  Bytes left = bytes_of(wanted);
   std::uint32_t c = chunks();
   for (std::uint32_t seen = 0; c-- > 0 && seen < kChunksPerCall; seen++) {
     const ChunkIndex chunk{c};
     const std::uint32_t free = buddy_.free_pages_in(chunk);
     if (free == 0 || free == kPagesPerChunk || is_worth_a_huge_page(chunk)) continue;
-    bytes += purge_chunk(chunk, true, bytes_of(wanted) - bytes);
-    if (bytes >= bytes_of(wanted)) break;
+    bytes += purge_chunk(chunk, true, left);
+    if (left == 0) break;
   }
   return bytes;
 }
@@ -49,12 +55,13 @@ bool Arena::is_worth_a_huge_page(ChunkIndex chunk) const {
   return may_be_huge(chunk) && buddy_.free_pages_in(chunk) < kPagesPerChunk / 2;
 }
 
-// Runs of free pages, until there are so many bytes.
-Bytes Arena::purge_chunk(ChunkIndex chunk, bool all, Bytes wanted) {
+// Runs of free pages, until nothing of what may be done is left.
+Bytes Arena::purge_chunk(ChunkIndex chunk, bool all, Bytes& left) {
   Bytes bytes = 0;
   buddy_.age_chunk(chunk, all, [&](PageIndex first, PageCount count) {
-    if (bytes >= wanted || !region_.purge(address_of(first), bytes_of(count))) return false;
+    if (left == 0 || !region_.purge(address_of(first), bytes_of(count))) return false;
     bytes += bytes_of(count);
+    left -= std::min(left, std::max(bytes_of(count), kLeastOfRun));
     return true;
   });
   return bytes;

@@ -362,7 +362,9 @@ void Heap::after_fork_in_child() {
   }
   pool_ = nullptr;
   shared_by_threads_ = this_lane() != nullptr;
+  lane_count_ = 0;  // a thread that was adding one may have counted it
   for (Lane* lane = lanes_.load(); lane != nullptr; lane = lane->next_lane) {
+    lane_count_++;
     lane->slabs.inbox.store(kNone);
     if (lane == this_lane()) {
       if (lane->frozen.is_held()) recover_frozen(*lane);

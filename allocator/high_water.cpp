@@ -12,7 +12,8 @@ namespace {
 constexpr std::uint64_t kPagesPerMs = 4;
 // With less it is not worth a look at the chunks; and runs of pages go back as a whole.
 constexpr std::uint64_t kLeastCredit = kPagesPerChunk;
-constexpr std::uint64_t kMostCredit = pages_for(32 * kMiB).v;
+// About a millisecond's work.
+constexpr std::uint64_t kMostCredit = pages_for(8 * kMiB).v;
 
 }  // namespace
 
@@ -22,8 +23,9 @@ void HighWater::note(Pages now) {
 }
 
 PageCount HighWater::due(Pages now, std::uint64_t now_ms) {
-  const std::uint64_t passed_ms = seen_ms_ == 0 ? 0 : now_ms - seen_ms_;
-  seen_ms_ = now_ms;
+  const std::uint64_t seen_ms = seen_ms_;  // another thread's may be later
+  const std::uint64_t passed_ms = seen_ms == 0 || now_ms < seen_ms ? 0 : now_ms - seen_ms;
+  seen_ms_ = std::max(seen_ms, now_ms);
   const std::uint64_t credit = std::min(credit_ + passed_ms * kPagesPerMs, kMostCredit);
   const std::uint32_t held = now.used + now.dirty;
   const std::uint32_t excess = held > most_ ? std::min(held - most_, now.dirty) : 0;

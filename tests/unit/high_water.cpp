@@ -60,6 +60,13 @@ TEST_CASE("a program that has just started has no credit") {
   CHECK(water.due({2000, 1000}, kStartMs + 1).v == 0);
 }
 
+TEST_CASE("threads whose clocks differ by a moment gain nothing by it") {
+  HighWater water;
+  CHECK(water.due({1000, 0}, kStartMs + 1).v == 0);
+  CHECK(water.due({9000, 8192}, kStartMs).v == 0);
+  CHECK(water.due({9500, 8192}, kStartMs + 2).v == 0);
+}
+
 TEST_CASE("whatever happens, what goes back is bounded by the time") {
   std::mt19937 random(1);
   HighWater water;
