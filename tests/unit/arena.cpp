@@ -554,6 +554,19 @@ TEST_CASE("so many free pages are purged as are wanted, in runs, but none of a f
   CHECK(g.arena.purge(Arena::Purge::at_once) == bytes_of(pages));
 }
 
+TEST_CASE("where free pages lie in short runs, fewer are purged than are wanted") {
+  ArenaGround g(1);
+  bool zero = false;
+  std::vector<void*> single(64);
+  for (void*& p : single) p = g.arena.take_pages({1}, kPageBytes, BlockKind::large, zero);
+  for (std::size_t i = 0; i < single.size(); i += 2) {
+    REQUIRE(g.arena.give_pages(single[i], BlockKind::large));
+  }
+  CHECK(g.arena.purge_pages({64}) == 4 * kPageBytes);  // a run counts as sixteen pages
+  CHECK(g.arena.purge_pages({64}) == 4 * kPageBytes);
+  CHECK(g.arena.purge(Arena::Purge::at_once) == 24 * kPageBytes);
+}
+
 TEST_CASE("empty pages inside slabs are purged, and what lives beside them is not touched") {
   ArenaGround g(2);
   LaneSlabs& lane = add_lane(g.arena, 1);
