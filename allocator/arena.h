@@ -174,6 +174,10 @@ class alignas(kCacheLineBytes) Arena {
   // starts at a unit, so that it has an entry. Any thread may give it; false: none starts there.
   void* take_owned_pages(LaneSlabs& lane, PageCount pages, Bytes alignment);
   [[nodiscard]] bool give_owned_pages(void* first);
+  // An object begins at p, in a block of pages, that the lane's own thread is likely to free.
+  void set_bare(const void* p, const LaneSlabs& lane) {
+    units_.set_bare(unit_of(page_of(p)), lane.tag);
+  }
   // Gives back all of it, whoever holds it. No other thread may free there meanwhile.
   void give_all(LaneSlabs& lane);
   // Calls visit(Slab) and visit_large(first byte, bytes) for what the lane has. While others work,

@@ -77,7 +77,7 @@ void Arena::recover_lane(LaneSlabs& lane) {
     const UnitEntry entry = units_[unit];
     if (entry.tag() != lane.tag) continue;
     note_unit(lane, unit);
-    if (entry.is_large()) continue;
+    if (entry.is_large() || entry.is_free()) continue;
     if (entry.is_mosaic()) {
       recover_mosaic(lane, unit);
       continue;

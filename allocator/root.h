@@ -21,7 +21,7 @@ struct Options;
 
 struct Root {
   static constexpr std::uint64_t kMagic = 0x746f'6f72'6c68'7361;  // "ashlroot", read backwards
-  static constexpr std::uint32_t kVersion = 1;  // of this structure and of what fields mean
+  static constexpr std::uint32_t kVersion = 2;  // of this structure and of what fields mean
 
   std::uint64_t magic = kMagic;       // const
   std::uint32_t version = kVersion;   // const

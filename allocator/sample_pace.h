@@ -42,14 +42,17 @@ class SamplePace {
   }
   // Of sample_kib, to the mean.
   std::uint8_t doublings() const { return doublings_; }
+  // So many bytes are handed out before the next sample. False: no, it is among them.
+  bool passes(Bytes bytes) {
+    if (bytes > distance_) [[unlikely]]
+      return false;
+    distance_ -= bytes;
+    return true;
+  }
   // Of `slots` slots that are handed out one after the other, how many come before one that is
   // sampled; `slots`: none is.
   std::uint32_t slots_before(Bytes slot_bytes, std::uint32_t slots) {
-    const Bytes all = slots * slot_bytes;
-    if (all <= distance_) [[likely]] {
-      distance_ -= all;
-      return slots;
-    }
+    if (passes(slots * slot_bytes)) return slots;
     const auto before = static_cast<std::uint32_t>(distance_ / slot_bytes);
     start();
     return before;

@@ -145,7 +145,10 @@ void* Sampler::note_slot(void* slot, Bytes slot_bytes, Bytes requested, std::uin
     auto* const record = static_cast<SampleRecord*>(block);
     fill(*record, slot, slot_bytes, requested, mean_kib);
     void* const p = record + 1;
-    if (enter(*table, p, *record)) return p;
+    if (enter(*table, p, *record)) {
+      if (const Lane* const lane = this_lane()) arena.set_bare(p, lane->slabs);
+      return p;
+    }
     give_internal(block);
   }
   table->lost++;

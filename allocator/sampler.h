@@ -15,7 +15,8 @@
 //          distance that decides.
 //
 //          A sampled object lies on pages of its own. The unit table knows no slab there, so its
-//          free, too, is a slow one, and no other free has to ask. The slot where it would have
+//          free, too, is a slow one, and no other free has to ask; that of its own thread leaves
+//          the hit path where many a free does (UnitEntry::bare). The slot where it would have
 //          lain stays taken in its place, so that slabs look as they would without samples.
 //
 //            slab:   … │ object │ slot kept │ object │ …

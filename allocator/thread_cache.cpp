@@ -118,6 +118,16 @@ void mark(Lane& lane, ClassIndex c) {
   m.next_sample = NextSample::at_mark;
 }
 
+// What is in `take`, of which nothing was drawn for yet, holds no sample: nearly always.
+bool passes_sample(Lane& lane, ClassIndex c) {
+  if (!Sampler::is_on()) [[likely]]
+    return true;
+  const Magazine& m = lane.magazine[c.v];
+  const auto slots = static_cast<std::uint32_t>(m.take - m.take_base);
+  return m.next_sample == NextSample::none &&
+         lane.sample_pace.passes(slots * size_class(c).slot_bytes);
+}
+
 // This thread's lane pays for a sample.
 void pay_for_sample() {
   if (Lane* const lane = this_lane()) lane->sample_pace.pay();
@@ -331,12 +341,16 @@ Bytes magazine_bytes(const Lane& lane) {
 void init_magazines(Lane& lane) {
   lane.stack_room = lane.stacks();
   if (Sampler::is_on()) lane.sample_pace.start();
-  for (std::uint32_t c = 0; c < kClassCount; c++) {
-    Magazine* const m = new (&lane.magazine[c]) Magazine;
+  const auto init = [&lane](Magazine& magazine, std::uint32_t magic, std::uint32_t slab_mask) {
+    Magazine* const m = new (&magazine) Magazine;
     m->take = m->give = m->give_end = m->take_base = m->give_base = lane.no_stack + 1;
-    m->magic = short_magic(kSizeClasses[c]);
-    m->slab_mask = kSizeClasses[c].slab_bytes - 1;
+    m->magic = magic;
+    m->slab_mask = slab_mask;
+  };
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    init(lane.magazine[c], short_magic(kSizeClasses[c]), kSizeClasses[c].slab_bytes - 1);
   }
+  for (Magazine& full : lane.full_magazine) init(full, 1, 0);  // any address is a slot's
 }
 
 void give_slots(Lane& lane, ClassIndex c, void* const* slots, std::uint32_t count) {
@@ -412,7 +426,8 @@ void* take_slow(Bytes requested, ClassIndex c) {
   }
   if (m.take == m.take_base) return refill_slow(*lane, c, requested);
   const bool is_drawn = !dry && !at_mark;
-  if (is_drawn) return *(m.take = m.take - 1);
+  if (is_drawn || passes_sample(*lane, c)) [[likely]]
+    return *(m.take = m.take - 1);
   const std::uint32_t mean_kib = sample_mean(*lane, c);
   return noted(pop_and_mark(*lane, c), c, requested, mean_kib);
 }

@@ -73,7 +73,7 @@ struct alignas(kMagazineBytes) Magazine {
   }
 };
 static_assert(sizeof(Magazine) == kMagazineBytes);
-static_assert((kClassCount + 1) * kMagazineBytes <= kTagGrain, "an entry holds an offset");
+static_assert((kClassCount + 2) * kMagazineBytes <= kTagGrain, "an entry holds an offset");
 
 // Large blocks that a thread freed last, to be handed out again without looking for pages.
 struct LargeCache {
@@ -116,7 +116,7 @@ struct alignas(kPageBytes) Lane {
   static constexpr std::uint32_t kRemoteSlots = 256;
 
   Magazine magazine[kClassCount];  // must come first, see UnitEntry
-  Magazine mosaic_magazine;        // what UnitEntry::mosaic leads free() to: no slot starts in it
+  Magazine full_magazine[2];       // where UnitEntry::mosaic and ::bare lead free(): always full
 
   // The rest of the first page.
   Lane* next_lane = nullptr;    // const: the list of all lanes
@@ -251,7 +251,7 @@ inline void set_this_lane(Lane* lane) {
 // dependent on an earlier store at the same offset of another page, for some pages with a loss of
 // 20 cycles. free() stores to a magazine, and what malloc() reads next begins behind the last one.
 struct alignas(kPageBytes) MagazinePlaces {
-  std::byte unused[(kClassCount + 1) * kMagazineBytes];
+  std::byte unused[(kClassCount + 2) * kMagazineBytes];
   std::array<std::uint16_t, kClassOfSize.size()> of_size;
 };
 consteval MagazinePlaces make_magazine_places() {

@@ -2,11 +2,12 @@
 // L1 · unit_table: address → owner and size class, one word per 64 KiB unit.
 //
 // What:    an entry is `owner's tag | offset of the class's magazine in the owner's lane`, or 0
-//          where no slab is. A mosaic has the offset behind the last class's, and a large block
-//          that a program's heap owns the next one, in its first unit alone. In a heap the tag is
-//          the lane's address, so that free(p) needs one load and one XOR: entry ^ own lane is
-//          below 4096 exactly when the slab is ours, and then it is the offset of the magazine to
-//          push to. A program's heap has a bit in its tag that no address has. In shared memory
+//          where no slab is. A mosaic has the offset behind the last class's. The next one says,
+//          as 0 does, that no slab is there, but has a lane's tag, see `bare`. The one behind that
+//          is a large block's that a program's heap owns, in its first unit alone. In a heap the
+//          tag is the lane's address, so that free(p) needs one load and one XOR: entry ^ own lane
+//          is below 4096 exactly when the slab is ours, and then it is the offset of the magazine
+//          to push to. A program's heap has a bit in its tag that no address has. In shared memory
 //          tags are numbers.
 // Threads: written by the slab's owner when it creates or releases a slab; read by all.
 #pragma once
@@ -31,10 +32,13 @@ class UnitEntry {
 
   constexpr std::uint64_t word() const { return word_; }
   static constexpr UnitEntry mosaic(std::uint64_t tag) { return {tag, ClassIndex{kClassCount}}; }
-  static constexpr UnitEntry large(std::uint64_t tag) { return {tag, ClassIndex{kClassCount + 1}}; }
-  constexpr bool is_free() const { return word_ == 0; }
+  // No slab is there. What the lane's own thread frees there leaves the hit path where a full
+  // magazine does, not by a branch of its own (decision 23).
+  static constexpr UnitEntry bare(std::uint64_t tag) { return {tag, ClassIndex{kClassCount + 1}}; }
+  static constexpr UnitEntry large(std::uint64_t tag) { return {tag, ClassIndex{kClassCount + 2}}; }
+  constexpr bool is_free() const { return word_ == 0 || size_class().v == kClassCount + 1; }
   constexpr bool is_mosaic() const { return size_class().v == kClassCount; }
-  constexpr bool is_large() const { return size_class().v == kClassCount + 1; }
+  constexpr bool is_large() const { return size_class().v == kClassCount + 2; }
   constexpr bool is_slab() const { return !is_free() && size_class().v < kClassCount; }
   constexpr bool has_slots() const { return !is_free() && size_class().v <= kClassCount; }
   constexpr bool is_of_program_heap() const { return (word_ & kProgramHeapTag) != 0; }
@@ -63,6 +67,12 @@ class UnitTable {
       // pairs with: the program's own hand-over of the object
       entries_[first.v + i].store(entry.word(), std::memory_order_release);
     }
+  }
+  // Where no slab is. Without effect if there is something else by now.
+  void set_bare(UnitIndex unit, std::uint64_t tag) {
+    std::uint64_t word = (*this)[unit].word();
+    if (!UnitEntry{word}.is_free()) return;
+    entries_[unit.v].compare_exchange_strong(word, UnitEntry::bare(tag).word());
   }
   // Of several threads that remove the same entry, one succeeds.
   [[nodiscard]] bool remove(UnitIndex unit, UnitEntry entry) {

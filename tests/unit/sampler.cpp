@@ -238,6 +238,35 @@ TEST_CASE("samples that were drawn before the mean changed keep the mean of then
   CHECK(broken() == "");
 }
 
+TEST_CASE(
+    "where a sampled object lies, its own thread's free finds what looks like a full magazine") {
+  sample(16);
+  Lane& lane = *this_lane();
+  const UnitEntry bare = UnitEntry::bare(reinterpret_cast<std::uintptr_t>(&lane));
+  void* const p = take_sampled(100);
+  CHECK(arena.entry_of(p).word() == bare.word());
+  const Magazine& full = *reinterpret_cast<const Magazine*>(bare.word());
+  CHECK(&full == &lane.full_magazine[1]);
+  CHECK(is_slot_start(12'345 & full.slab_mask, full.magic));
+  CHECK(full.give == full.give_end);
+
+  SUBCASE("its own thread frees it") { give_slot(p); }
+  SUBCASE("another one does") {
+    std::thread([p] { give_slot(p); }).join();
+  }
+  CHECK(!is_sampled(p));
+  CHECK(full.give == full.give_end);
+
+  // What is in slabs, or a heap's, is not hidden by it.
+  void* const slot = take_slot(class_for(100));
+  const std::uint64_t before = arena.entry_of(slot).word();
+  arena.set_bare(slot, lane.slabs);
+  CHECK(arena.entry_of(slot).word() == before);
+  give_slot(slot);
+  CHECK(broken() == "");
+  CHECK(sound(check_invariants(lane)) == "");
+}
+
 TEST_CASE("a sampled object lies on pages of its own, and its slot stays taken until it is freed") {
   sample(16);
   for (const Bytes requested : {Bytes{100}, Bytes{1000}, Bytes{5000}, Bytes{30'000}}) {
