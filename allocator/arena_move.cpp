@@ -79,9 +79,10 @@ void Arena::mend(ChunkIndex chunk) {
   const PageCount all{kPagesPerChunk};
   if (buddy_.free_pages_in(chunk) != all.v || buddy_.count_dirty(first, all.v) != 0) return;
   if (!buddy_.claim_run(first, all)) return;
-  os::renew_mapping(address_of(first), kChunkBytes);
-  choose_pages(chunk.v, 1);
-  set_torn(first, all, false);
+  if (os::renew_mapping(address_of(first), kChunkBytes)) {
+    choose_pages(chunk.v, 1);
+    set_torn(first, all, false);
+  }
   buddy_.revive_chunks(chunk, 1);
 }
 

@@ -170,9 +170,15 @@ bool Arena::unmap_free_chunks() {
   if (!region_.is_ours()) return false;
   bool any = false;
   for (std::uint32_t c = 0; c < chunks(); c++) {
+    const PageIndex first = first_page(ChunkIndex{c});
     if (!buddy_.retire_chunk(ChunkIndex{c})) continue;
-    region_.decommit(chunk_offset(c), kChunkBytes);
-    set_torn(first_page(ChunkIndex{c}), PageCount{kPagesPerChunk}, false);
+    if (!region_.decommit(chunk_offset(c), kChunkBytes)) {
+      const bool given = buddy_.give(first, BlockKind::unmapped);
+      ASHLAR_ASSERT(given);
+      static_cast<void>(given);
+      continue;
+    }
+    set_torn(first, PageCount{kPagesPerChunk}, false);
     unmapped_chunks_++;
     any = true;
   }

@@ -76,14 +76,11 @@ Commit Region::commit(Bytes offset, Bytes length, bool replace) const {
   return Commit::done;
 }
 
-void Region::decommit(Bytes offset, Bytes length) const {
-  if (length == 0 || !is_ours()) return;
+bool Region::decommit(Bytes offset, Bytes length) const {
+  if (length == 0 || !is_ours()) return true;
   KeepErrno keep;
-  if (backing == Backing::window) {
-    ::syscall(SYS_munmap, base + offset, length);
-  } else {
-    map(base + offset, length, PROT_NONE, MAP_FIXED);
-  }
+  return backing == Backing::window ? ::syscall(SYS_munmap, base + offset, length) == 0
+                                    : map(base + offset, length, PROT_NONE, MAP_FIXED) != nullptr;
 }
 
 bool Region::purge(void* address, Bytes length) const {

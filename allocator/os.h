@@ -46,8 +46,9 @@ struct Region {
   // Makes [offset, offset + bytes) readable, writable and zero. Both are multiples of a page.
   // `taken`: a part of the range belongs to somebody else; with `replace` it is ours already.
   [[nodiscard]] Commit commit(Bytes offset, Bytes length, bool replace = false) const;
-  // The opposite: the addresses stay the region's, as far as they were.
-  void decommit(Bytes offset, Bytes length) const;
+  // The opposite: the addresses stay the region's, as far as they were. False: the memory stays, as
+  // it would leave more mappings than a process may have.
+  bool decommit(Bytes offset, Bytes length) const;
   // Gives pages back; they read as zero afterwards. False: they were kept.
   bool purge(void* address, Bytes length) const;
   // Whether memory comes and goes by the system calls of this file.
@@ -77,8 +78,9 @@ enum class Move {
   exchanged  // as was wanted: the target's pages are the source's now
 };
 [[nodiscard]] Move move_pages(void* from, void* to, Bytes length, bool exchange);
-// Replaces a range by a new one, which merges with its neighbours and is zero.
-void renew_mapping(void* address, Bytes length);
+// Replaces a range by a new one, which merges with its neighbours and is zero. False: it is as it
+// was, as the process has as many mappings as it may have.
+bool renew_mapping(void* address, Bytes length);
 
 // Bytes of [address, address + length) that are in memory now.
 Bytes resident_bytes(const void* address, Bytes length);

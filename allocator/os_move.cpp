@@ -71,15 +71,16 @@ Move move_pages(void* from, void* to, Bytes length, bool exchange) {
   if (moved && lifted != nullptr && remap(lifted, from, length)) return Move::exchanged;
   if (lifted != nullptr) ::syscall(SYS_munmap, lifted, length);
   if (!moved) return Move::failed;
-  renew_mapping(from, length);
+  // Where pages were copied, the source still has them.
+  if (!renew_mapping(from, length) && !purge(from, length)) std::memset(from, 0, length);
   return Move::done;
 }
 
-void renew_mapping(void* address, Bytes length) {
+bool renew_mapping(void* address, Bytes length) {
   KeepErrno keep;
-  if (map(address, length, PROT_READ | PROT_WRITE, MAP_FIXED) != nullptr) {
-    name_mapping(address, length);
-  }
+  if (map(address, length, PROT_READ | PROT_WRITE, MAP_FIXED) == nullptr) return false;
+  name_mapping(address, length);
+  return true;
 }
 
 }  // namespace ashlar::os
