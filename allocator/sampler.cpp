@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "sampler.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -52,23 +53,24 @@ constinit thread_local StackPart t_readable __attribute__((tls_model("initial-ex
 // More than that is not asked about to learn it.
 constexpr Bytes kMostToLearn = 256 * kKiB;
 
-// Where the stack ends that the address lies in, if it is this thread's own: a thread's ends at its
-// thread-local variables, the first one's below what the kernel gave the process.
-std::uintptr_t end_of_stack(std::uintptr_t address) {
-  const auto variables = reinterpret_cast<std::uintptr_t>(&t_readable);
-  return address < variables && variables < os::end_of_first_stack() ? variables
-                                                                     : os::end_of_first_stack();
+// Where this thread's own stack ends: at its thread-local variables; the first one's below what the
+// kernel gave the process. The first thread's variables lie among mappings, where a program may
+// have stacks of coroutines right below them, and unmap those.
+std::uintptr_t end_of_own_stack() {
+  return os::thread_number() == os::process_number()
+             ? os::end_of_first_stack()
+             : reinterpret_cast<std::uintptr_t>(&t_readable);
 }
 
 // How much of the stack from there on can be copied.
 Bytes readable_stack(std::uintptr_t begin) {
-  const std::uintptr_t end = end_of_stack(begin);
+  if (begin >= t_readable.begin && begin < t_readable.end) [[likely]]
+    return std::min(t_readable.end - begin, SampleRecord::kStackBytes);
+  const std::uintptr_t end = end_of_own_stack();
   const bool may_be_own = begin < end;
   const Bytes most = may_be_own && end - begin < SampleRecord::kStackBytes
                          ? end - begin
                          : SampleRecord::kStackBytes;
-  if (begin >= t_readable.begin && begin < t_readable.end) [[likely]]
-    return most;
   const bool goes_on = begin < t_readable.begin && end == t_readable.end;
   const std::uintptr_t known = goes_on ? t_readable.begin : end;
   if (may_be_own && known - begin <= kMostToLearn &&
