@@ -222,7 +222,8 @@ SampleTable* Sampler::make_table() {
   void* const block = take_internal(pages_for(sizeof(SampleTable)), zero);
   if (block == nullptr) return nullptr;
   auto* const made = static_cast<SampleTable*>(block);
-  if (!zero) os::purge(block, sizeof(SampleTable));
+  // The kernel keeps pages that the program has locked in memory.
+  if (!zero && !os::purge(block, sizeof(SampleTable))) std::memset(block, 0, sizeof(SampleTable));
   if (table_.compare_exchange_strong(table, made)) return made;
   give_internal(block);
   return table;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <sys/mman.h>
 #include <thread>
 #include <utility>
 
@@ -305,6 +306,30 @@ TEST_CASE("alignment is kept, and any thread may free a sampled object") {
   CHECK(live() == 0);
   flush_lane(*this_lane());
   CHECK(broken() == "");
+}
+
+TEST_CASE("a table on pages that cannot be purged is empty all the same") {
+  REQUIRE(heap.ensure_arena());
+  constexpr PageCount kPages = pages_for(sizeof(SampleTable));
+  bool zero = false;
+  void* const pages = arena.take_pages(kPages, kPageBytes, BlockKind::internal, zero);
+  REQUIRE(pages != nullptr);
+  std::memset(pages, 0xff, bytes_of(kPages));
+  if (::mlock(pages, bytes_of(kPages)) != 0) {
+    MESSAGE("memory cannot be locked here");
+    return;
+  }
+  REQUIRE(arena.give_pages(pages, BlockKind::internal));
+  Sampler fresh;
+  const int object = 0;
+  fresh.note_large(const_cast<int*>(&object), 1, 1, 1);
+  const SampleTable* const table = fresh.table().load();
+  REQUIRE(table == pages);
+  CHECK(table->taken == 1);
+  CHECK(table->lost == 0);
+  fresh.forget_large(&object);
+  ::munlock(pages, bytes_of(kPages));
+  CHECK(arena.give_pages(pages, BlockKind::internal));
 }
 
 TEST_CASE("a large object is sampled by its length") {
