@@ -302,10 +302,11 @@ void give_to_program_heap(void* p, const char* caller) {
     if (!arena.contains(p)) reject(p, caller);
   }
   const UnitEntry entry = arena.entry_of(p);
+  // Also beside a large block of a program's heap.
+  if (Sampler::is_on() && !entry.has_slots()) [[unlikely]] {
+    if (void* const slot = sampler.take_back(p)) return give_slot(slot, caller);
+  }
   if (entry.is_free()) {
-    if (Sampler::is_on()) [[unlikely]] {
-      if (void* const slot = sampler.take_back(p)) return give_slot(slot, caller);
-    }
     if (!heap.give_large(p)) reject(p, caller);
     return;
   }

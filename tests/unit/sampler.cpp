@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "objects.h"
+#include "program_heap.h"
 #include "quiet_heap.h"
 #include "thread_cache.h"
 
@@ -266,6 +267,22 @@ TEST_CASE(
   give_slot(slot);
   CHECK(broken() == "");
   CHECK(sound(check_invariants(lane)) == "");
+}
+
+TEST_CASE("a sampled object may lie beside a large block of a program's heap") {
+  sample(1);
+  ProgramHeap* const h = program_heaps.create({});
+  REQUIRE(h != nullptr);
+  for (int i = 0; i < 64; i++) REQUIRE(h->take(9 * kPageBytes, kMinAlignment) != nullptr);
+  std::vector<void*> objects;
+  for (int i = 0; i < 2000; i++) objects.push_back(allocate(100));
+  CHECK(std::ranges::any_of(objects,
+                            [](void* p) { return is_sampled(p) && arena.entry_of(p).is_large(); }));
+  for (void* p : objects) give_slot(p);
+  CHECK(live() == 0);
+  program_heaps.destroy(h->handle());
+  flush_lane(*this_lane());
+  CHECK(broken() == "");
 }
 
 TEST_CASE("a sampled object lies on pages of its own, and its slot stays taken until it is freed") {
