@@ -25,7 +25,6 @@ class Lock {
   // True: taken over from a thread that exists in a parent process only. What the lock guards may
   // be half done.
   bool lock() {
-    notice_clone();
     for (int spin = 0; spin < kSpins; spin++) {
       if (try_lock()) return false;
       os::pause();
@@ -34,6 +33,7 @@ class Lock {
   }
 
   [[nodiscard]] bool try_lock() {
+    notice_clone();
     std::uint32_t expected = kFree;
     // pairs with: unlock
     return word_.compare_exchange_strong(expected, held(), std::memory_order_acquire);
