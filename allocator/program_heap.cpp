@@ -385,7 +385,9 @@ void ProgramHeaps::after_fork_in_child() {
       h->home_ = &arena;
       h->slabs_ = &h->head_.slabs;
       h->own_arena_.forget();
-      arena.give_all(h->head_.slabs);  // it may have been half done
+      // That may have been half done, and so may be one of its slabs.
+      if (h->head_.slabs.end_unit != 0) arena.recover_lane(h->head_.slabs);
+      arena.give_all(h->head_.slabs);
       h->next_unused_ = unused_;
       unused_ = h;
       continue;

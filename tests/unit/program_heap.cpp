@@ -10,6 +10,7 @@
 #include "maintenance.h"
 #include "options.h"
 #include "stats.h"
+#include "stepped.h"
 #include "unit.h"
 
 namespace ashlar::test {
@@ -293,6 +294,48 @@ TEST_CASE("a child of fork goes on with its copy of a heap") {
   CHECK(status == 0);
   CHECK(count(h).objects == 1);
   program_heaps.destroy(h.handle());
+}
+
+TEST_CASE("a child that is forked while a heap is destroyed keeps what lies behind its slabs") {
+  if (!kCanStep) return;
+  constexpr Bytes kBytes = 16 * kKiB;
+  const ClassIndex c = class_for(kBytes);
+  ProgramHeap& h = make();
+  std::vector<void*> others;
+  std::byte* mine = nullptr;
+  UnitEntry behind;
+  do {
+    mine = static_cast<std::byte*>(take(h, kBytes));
+    others.push_back(take_slot(c));
+    mine -= (mine - arena.data()) % size_class(c).slab_bytes;
+    if (arena.contains(mine + size_class(c).slab_bytes)) {
+      behind = arena.entry_of(mine + size_class(c).slab_bytes);
+    }
+  } while (!behind.is_slab() || behind.is_of_program_heap());
+  for (std::uint32_t i = 0; i < size_class(c).capacity; i++) take(h, kBytes);  // another slab
+  const UnitEntry last = arena.entry_of(mine + size_class(c).slab_bytes - 1);
+
+  int forks = 0;
+  int lost = 0;
+  stepped([&] { program_heaps.destroy(h.handle()); },
+          [&] {
+            if (arena.entry_of(mine + size_class(c).slab_bytes - 1).word() != last.word()) {
+              return step_no_further();
+            }
+            const pid_t child = ::fork();
+            if (child == 0) {
+              heap.after_fork_in_child();
+              const UnitEntry kept = arena.entry_of(mine + size_class(c).slab_bytes);
+              ::_exit(kept.word() == behind.word() ? 0 : 1);
+            }
+            int status = 0;
+            ::waitpid(child, &status, 0);
+            lost += status != 0;
+            forks++;
+          });
+  CHECK(forks > 100);
+  CHECK(lost == 0);
+  for (void* p : others) give_slot(p);
 }
 
 TEST_SUITE_END();
