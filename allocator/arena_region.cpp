@@ -197,6 +197,7 @@ std::uint32_t Arena::remap_chunks(std::uint32_t needed) {
     const os::Commit committed = region_.commit(chunk_offset(first), run * kChunkBytes);
     if (committed == os::Commit::no_memory) return 0;
     if (committed == os::Commit::done) {
+      for (std::uint32_t i = 0; i < run; i++) choose_pages(first + i, 1);
       unmapped_chunks_ -= run;
       buddy_.revive_chunks(ChunkIndex{first}, run);
       return run;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Option thp, which ASHLAR_CONF sets and argv[1] repeats: huge pages for a heap that has grown,
 // none for a small one, and none at all.
+#include <sys/resource.h>
+
 #include "expect.h"
 
 static size_t huge_kib(void) {
@@ -66,5 +68,27 @@ int main(int argc, char** argv) {
   }
   let_age();
   EXPECT(huge_kib(), <=, grown / 4);
+
+  it("memory that was unmapped while it was short has them as before");
+  for (int i = 0; i < count; i++) {
+    if (i % 32 == 1) free(blocks[i]);
+  }
+  struct rlimit before, tight;
+  getrlimit(RLIMIT_AS, &before);
+  tight = before;
+  tight.rlim_cur = (rlim_t)status_kib("VmSize:") * KIB;
+  setrlimit(RLIMIT_AS, &tight);
+  EXPECT(malloc(1024 * MIB), ==, NULL);
+  setrlimit(RLIMIT_AS, &before);
+  EXPECT((rlim_t)status_kib("VmSize:") * KIB + 128 * MIB, <, tight.rlim_cur);
+  for (int i = 0; i < count; i++) {
+    blocks[i] = malloc(64 * KIB);
+    memset(blocks[i], 1, 64 * KIB);
+  }
+  if (always) {
+    EXPECT(huge_kib(), >=, 64 * KIB);
+  } else {
+    EXPECT(huge_kib(), ==, 0);
+  }
   return verdict();
 }
