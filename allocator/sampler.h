@@ -49,7 +49,10 @@ struct SampleRecord {
 static_assert(sizeof(SampleRecord) == kPageBytes);
 
 struct SampleTable {
-  static constexpr std::uint32_t kCells = 32768;
+  static constexpr std::uint32_t kSamples = 32768;  // so many have room
+  // Twice as many: an address that finds its cells taken is lost, and as its pages are the next to
+  // be taken, so are the samples after it.
+  static constexpr std::uint32_t kCells = 2 * kSamples;
   static constexpr std::uint32_t kFilterCells = 65536;
   static constexpr std::uint64_t kClaimed = 1;  // an address: being written
 
