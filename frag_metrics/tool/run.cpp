@@ -44,6 +44,10 @@ pid_t start(const std::vector<std::string>& command, const std::string& preload)
   return child;
 }
 
+// What asks us alone to end asks the program; how it ends is seen, and told in the report.
+volatile pid_t asked_to_end = 0;
+void hand_on(int number) { ::kill(asked_to_end, number); }
+
 class Recorder {
  public:
   Recorder(pid_t pid, Milliseconds every) : pid_(pid), every_(every) {}
@@ -124,8 +128,11 @@ int run_program(const std::vector<std::string>& command, const Recording& how) {
   // What the terminal sends goes to both; the program decides, and we see how it ends.
   ::signal(SIGINT, SIG_IGN);
   ::signal(SIGQUIT, SIG_IGN);
+  asked_to_end = child;
+  ::signal(SIGTERM, hand_on);
   Recorder recorder(child, how.every);
   const int status = recorder.record();
+  ::signal(SIGTERM, SIG_DFL);  // there is nobody left to hand it on to
   if (recorder.moments().empty()) {
     // Who could not be started has been told so.
     if (WIFEXITED(status) && WEXITSTATUS(status) == kNotFound) return kNotFound;

@@ -291,6 +291,23 @@ def run_keeps_the_exit_code():
     assert tool.run("run", expect=2).stderr
 
 
+def run_ends_with_its_program():
+    """who ends run ends the program, and gets the report all the same"""
+    page = HERE / "ended.html"
+    run = subprocess.Popen(
+        [TOOL, "run", "--every", "50ms", "--report", page, "--", KNOWN, "100", "1000", "1", "0"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert run.stdout.readline() == "ready\n"
+    time.sleep(0.3)  # it looks at the program a few times
+    run.terminate()
+    assert run.wait(30) == 128 + signal.SIGTERM
+    assert "Over time" in page.read_text()
+
+
 def serve_answers():
     """serve answers Prometheus and people, finds processes by itself, and nothing else"""
     with known() as one:
@@ -339,6 +356,7 @@ sys.exit(
             trim_is_answered,
             sparse_slabs_can_be_saved,
             run_keeps_the_exit_code,
+            run_ends_with_its_program,
             serve_answers,
         )
     )
