@@ -15,7 +15,7 @@ inline void Arena::note_given(LaneSlabs& lane, ClassIndex c, std::uint32_t slots
 }
 
 std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std::uint32_t want) {
-  drain_some(lane);
+  drain_some(lane, c);
   heed_plan(lane);
   lane.made_at_take[c.v] = lane.slabs_made;
   std::uint32_t taken = 0;
@@ -23,7 +23,7 @@ std::uint32_t Arena::take_slots(LaneSlabs& lane, ClassIndex c, void** slots, std
     const std::uint32_t fullest = fullest_slab(lane, c);
     if (fullest == kNone) {
       if (taken != 0) break;
-      if (drain_some(lane) || take_back(lane, c)) continue;
+      if (drain_some(lane, c) || drain_inbox(lane) || take_back(lane, c)) continue;
       if (const std::uint32_t gaps = take_gaps(lane, c, slots, want)) return gaps;
       if (take_back_mosaics(lane)) continue;
       if (!create_slab(lane, c)) break;
@@ -109,7 +109,7 @@ void Arena::give_remote(void* const* slots, std::uint32_t count) {
                      if (slab_at(unit, ClassIndex{c}).give_remote(w, bits) == Give::double_free) {
                        return Give::double_free;
                      }
-                     notify_owner(unit);
+                     notify_owner(unit, ClassIndex{c});
                      return Give::done;
                    });
     }
@@ -227,44 +227,46 @@ void Arena::give_by_word_of(ClassIndex c, void* const* slots, std::uint32_t coun
 
 // Dekker's pattern: the freeing thread sets bits, then looks at `pending`; the owner clears
 // `pending`, then looks at the bits. All four are seq_cst, so one of them sees the other, and no
-// bit stays behind without a notification.
-void Arena::notify_owner(UnitIndex unit) {
+// bit stays behind without a notification. `c`: the slab's class, or kClassCount for a mosaic.
+void Arena::notify_owner(UnitIndex unit, ClassIndex c) {
   SlabDescriptor& d = meta(chunk_of(unit)).slab[unit.v % kUnitsPerChunk];
   // After a fork, what was pending before is not: inboxes were emptied.
   const std::uint32_t now = epoch_;
   if (d.pending.load() == now || d.pending.exchange(now) == now) return;
-  LaneSlabs& owner = lane_at(PageIndex{d.owner.load()});
-  std::uint32_t head = owner.inbox.load(std::memory_order_relaxed);  // checked by the exchange
+  std::atomic<std::uint32_t>& inbox = lane_at(PageIndex{d.owner.load()}).inbox[c.v];
+  std::uint32_t head = inbox.load(std::memory_order_relaxed);  // checked by the exchange
   do {
     d.next_pending.store(head, std::memory_order_relaxed);  // published by the exchange
     // pairs with: drain_inbox
-  } while (!owner.inbox.compare_exchange_weak(head, unit.v, std::memory_order_release));
+  } while (!inbox.compare_exchange_weak(head, unit.v, std::memory_order_release));
 }
 
 bool Arena::drain_inbox(LaneSlabs& lane) {
-  if (lane.inbox.load(std::memory_order_relaxed) == kNone) return false;  // or it comes next time
-  std::uint32_t u =
-      lane.inbox.exchange(kNone, std::memory_order_acquire);  // pairs with: notify_owner
   bool any = false;
-  while (u != kNone) {
-    const UnitIndex unit{u};
-    u = next_pending(unit).load(std::memory_order_relaxed);  // ours until `pending` is cleared
-    any |= drain_announced(lane, unit);
+  for (std::atomic<std::uint32_t>& inbox : lane.inbox) {
+    if (inbox.load(std::memory_order_relaxed) == kNone) continue;        // or it comes next time
+    std::uint32_t u = inbox.exchange(kNone, std::memory_order_acquire);  // pairs with: notify_owner
+    while (u != kNone) {
+      const UnitIndex unit{u};
+      u = next_pending(unit).load(std::memory_order_relaxed);  // ours until `pending` is cleared
+      any |= drain_announced(lane, unit);
+    }
   }
   return any;
 }
 
 // A slab leaves alone here. Nobody but the caller takes one out, so that the one behind the first
 // stays the same for as long as the first does.
-bool Arena::drain_some(LaneSlabs& lane) {
+bool Arena::drain_some(LaneSlabs& lane, ClassIndex c) {
   constexpr std::uint32_t kAtOnce = 2;
-  std::uint32_t u = lane.inbox.load(std::memory_order_acquire);  // pairs with: notify_owner
+  std::atomic<std::uint32_t>& inbox = lane.inbox[c.v];
+  std::uint32_t u = inbox.load(std::memory_order_acquire);  // pairs with: notify_owner
   const bool any = u != kNone;
   for (std::uint32_t i = 0; i < kAtOnce && u != kNone;) {
     const UnitIndex unit{u};
     const std::uint32_t next = next_pending(unit).load(std::memory_order_relaxed);  // as above
     // pairs with: notify_owner
-    if (!lane.inbox.compare_exchange_weak(u, next, std::memory_order_acquire)) continue;
+    if (!inbox.compare_exchange_weak(u, next, std::memory_order_acquire)) continue;
     if (next != kNone) prefetch_drain(UnitIndex{next});
     drain_announced(lane, unit);
     u = next;
@@ -297,7 +299,7 @@ void Arena::pass_on(const LaneSlabs& lane, UnitIndex unit) {
   if (entry.is_free() || entry.tag() == lane.tag || !is_first_unit(unit, entry)) return;
   std::atomic_thread_fence(std::memory_order_acquire);  // pairs with: UnitTable::set, after `owner`
   const SlabDescriptor& d = meta(chunk_of(unit)).slab[unit.v % kUnitsPerChunk];
-  if (d.owner.load() != lane.index.v) notify_owner(unit);
+  if (d.owner.load() != lane.index.v) notify_owner(unit, entry.size_class());
 }
 
 bool Arena::drain_slab(LaneSlabs& lane, UnitIndex unit) {

@@ -45,9 +45,13 @@ struct alignas(kCacheLineBytes) LaneSlabs {
   static constexpr std::uint8_t kMosaicList = kLists + 1;  // SlabDescriptor::list of a mosaic
   static constexpr std::uint8_t kAsideList = kLists + 2;   // to be emptied: nothing is taken here
 
-  // Slabs that others freed into since the owner last looked: the first unit, linked by
-  // SlabDescriptor::next_pending. kNone: none.
-  std::atomic<std::uint32_t> inbox;  // atomic: freeing threads push → the owner takes all
+  // Slabs that others freed into since the owner last looked, by class, mosaics last: the first
+  // unit, linked by SlabDescriptor::next_pending. kNone: none.
+  std::atomic<std::uint32_t> inbox[kClassCount + 1];  // atomic: freeing threads push → the owner
+
+  void empty_inbox() {
+    for (auto& first : inbox) first.store(kNone);
+  }
 
   alignas(kCacheLineBytes) std::uint64_t tag;  // const: see UnitEntry
   PageIndex index;                             // const: the page this structure starts at
@@ -115,13 +119,13 @@ class alignas(kCacheLineBytes) Arena {
   void give_remote(void* const* slots, std::uint32_t count);
   // Takes over what others freed into this lane's slabs. True if there was anything.
   bool drain_inbox(LaneSlabs& lane);
-  // The same for a few of the slabs, so that no call takes long. False: there are no more.
-  bool drain_some(LaneSlabs& lane);
+  // The same for a few slabs of a class, so that no call takes long. False: there are no more.
+  bool drain_some(LaneSlabs& lane, ClassIndex c);
 
   // Whether one of the lane's slabs of that class has room, after looking at what others freed.
   bool has_room(LaneSlabs& lane, ClassIndex c) {
     while (lane.nonempty[c.v] == 0 && lane.aside[c.v] == kNone) {
-      if (!drain_some(lane)) return false;
+      if (!drain_some(lane, c)) return false;
     }
     return true;
   }
@@ -340,7 +344,7 @@ class alignas(kCacheLineBytes) Arena {
   void unlink(LaneSlabs& lane, ClassIndex c, const Slab& slab);
   void note_given(LaneSlabs& lane, ClassIndex c, std::uint32_t slots);
   void after_give(LaneSlabs& lane, ClassIndex c, const Slab& slab);
-  void notify_owner(UnitIndex unit);
+  void notify_owner(UnitIndex unit, ClassIndex c);
   void pass_on(const LaneSlabs& lane, UnitIndex unit);
   [[noreturn]] void report_double_free(void* const* slots, std::uint32_t count) const;
   bool drain_announced(LaneSlabs& lane, UnitIndex unit);

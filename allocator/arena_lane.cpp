@@ -8,7 +8,7 @@ void Arena::init_lane(LaneSlabs& lane, std::uint64_t tag) {
   ASHLAR_ASSERT(tag != 0 && tag % kTagGrain == 0);
   lane.tag = tag;
   lane.index = page_of(&lane);
-  lane.inbox.store(kNone);
+  lane.empty_inbox();
   forget_slabs(lane);
 }
 
@@ -62,17 +62,19 @@ bool Arena::adopt_slab(LaneSlabs& from, LaneSlabs& to, ClassIndex c) {
 // A slab may have been caught while it was made or given up: some of its units have entries, and
 // the block decides whether it is one. Nobody else looks at this lane's entries now.
 void Arena::recover_lane(LaneSlabs& lane) {
-  std::uint32_t u = lane.inbox.load();
-  init_lane(lane, lane.tag);
-  while (u != kNone) {
-    const UnitIndex unit{u};
-    SlabDescriptor& d = meta(chunk_of(unit)).slab[u % kUnitsPerChunk];
-    u = d.next_pending.load();
-    d.pending.exchange(0);
-    pass_on(lane, unit);
+  for (std::atomic<std::uint32_t>& inbox : lane.inbox) {
+    // What others announce from now on waits there for whoever has the lane next.
+    for (std::uint32_t u = inbox.exchange(kNone); u != kNone;) {
+      const UnitIndex unit{u};
+      SlabDescriptor& d = meta(chunk_of(unit)).slab[u % kUnitsPerChunk];
+      u = d.next_pending.load();
+      d.pending.exchange(0);
+      pass_on(lane, unit);
+    }
   }
+  forget_slabs(lane);
   const std::uint32_t units = chunks() * kUnitsPerChunk;
-  for (u = 0; u < units; u++) {
+  for (std::uint32_t u = 0; u < units; u++) {
     const UnitIndex unit{u};
     const UnitEntry entry = units_[unit];
     if (entry.tag() != lane.tag) continue;

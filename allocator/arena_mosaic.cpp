@@ -118,7 +118,7 @@ Give Arena::give_to_mosaic(void* object) {
   const UnitIndex unit = unit_of(page_of(object));
   bool last = false;
   const Give given = mosaic_at(unit).give(object, last);
-  if (last) notify_owner(unit);
+  if (last) notify_owner(unit, ClassIndex{kClassCount});
   return given;
 }
 

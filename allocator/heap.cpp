@@ -357,7 +357,7 @@ void Heap::after_fork_in_child() {
   compactor.after_fork_in_child();
   program_heaps.after_fork_in_child();
   if (shared_ != nullptr) {
-    shared_->inbox.store(kNone);
+    shared_->empty_inbox();
     shared_orphaned_ = true;
   }
   pool_ = nullptr;
@@ -365,7 +365,7 @@ void Heap::after_fork_in_child() {
   lane_count_ = 0;  // a thread that was adding one may have counted it
   for (Lane* lane = lanes_.load(); lane != nullptr; lane = lane->next_lane) {
     lane_count_++;
-    lane->slabs.inbox.store(kNone);
+    lane->slabs.empty_inbox();
     if (lane == this_lane()) {
       if (lane->frozen.is_held()) recover_frozen(*lane);
       lane->frozen.reset();

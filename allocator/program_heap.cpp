@@ -379,7 +379,7 @@ void ProgramHeaps::after_fork_in_child() {
   unused_ = nullptr;
   for (ProgramHeap* h = all_.load(); h != nullptr; h = h->next_) {
     h->lock_.reset();
-    h->head_.slabs.inbox.store(kNone);
+    h->head_.slabs.empty_inbox();
     if (h->state_.load() != ProgramHeap::State::alive) {
       h->head_.number.store(0);  // it may have been half made
       h->home_ = &arena;
@@ -395,7 +395,7 @@ void ProgramHeaps::after_fork_in_child() {
     h->half_changed_ = true;
     if (h->is_in_own_arena()) {
       h->own_arena_.after_fork_in_child();
-      h->slabs_->inbox.store(kNone);
+      h->slabs_->empty_inbox();
     }
   }
 }

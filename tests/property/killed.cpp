@@ -63,7 +63,7 @@ class Scene {
       copy.attach(copy_.region());
       // As Heap::after_fork_in_child() does.
       copy.after_fork_in_child();
-      for (LaneSlabs* lane : {victim, other}) copy.lane_at(lane->index).inbox.store(kNone);
+      for (LaneSlabs* lane : {victim, other}) copy.lane_at(lane->index).empty_inbox();
       copy.recover_lane(copy.lane_at(victim->index));
       copy.drain_slabs(copy.lane_at(other->index));
       after(copy);
