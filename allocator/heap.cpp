@@ -348,6 +348,7 @@ void Heap::start() {
 }
 
 void Heap::after_fork_in_child() {
+  Lock::note_fork();
   create_lock_.reset();
   pool_lock_.reset();
   shared_lock_.reset();

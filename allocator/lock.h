@@ -3,10 +3,10 @@
 //
 // What:    spins for a moment, then sleeps in the kernel. Constant-initialised, never allocates.
 // Fork:    no lock is held across fork on purpose, and no fork handler takes one. A child of a
-//          multi-threaded process may inherit a lock held by a thread that it does not have. After
-//          fork() the handler resets all locks. After a raw clone none runs; but the word of a held
-//          lock names the generation of its process, and a waiter in a process of another
-//          generation takes the lock over.
+//          multi-threaded process may inherit a lock held by a thread that it does not have. The
+//          word of a held lock names the generation of its process, and a waiter in a process of
+//          another generation takes the lock over. After fork() the handler begins a new one, and
+//          resets locks that are tried. After a raw clone none runs; there a wiped page tells.
 // Threads: any. Not for signal handlers that may interrupt the holder.
 #pragma once
 
@@ -53,6 +53,9 @@ class Lock {
   // Only in a child where the holder does not exist.
   void reset() { word_.store(kFree); }
 
+  // From the fork handler, which does not know all locks: what is held now was left behind. Where
+  // the kernel has no marker for us, nobody else notices.
+  static void note_fork() { generation_++; }
   // Lets waiters notice that this process is a copy: a page from os::map_fork_marker(), not 0.
   static void watch(std::atomic<std::uint32_t>* fork_marker) { fork_marker_.store(fork_marker); }
 

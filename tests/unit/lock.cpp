@@ -46,6 +46,18 @@ TEST_CASE(
   CHECK(seen == kInherited);
 }
 
+TEST_CASE("where no page tells a copy what it is, the fork handler does") {
+  Lock inherited;
+  inherited.lock();
+  const Death death = death_of([&] {
+    ::alarm(10);
+    Lock::watch(nullptr);
+    heap.after_fork_in_child();
+    ::_exit(inherited.lock() ? 7 : 8);
+  });
+  CHECK(death.status == 7);
+}
+
 TEST_SUITE_END();
 
 }  // namespace ashlar::test
