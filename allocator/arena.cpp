@@ -91,7 +91,10 @@ void Arena::give_remote(void* const* slots, std::uint32_t count) {
     const std::uint32_t n = count < kBlock ? count : kBlock;
     std::uint32_t end[kClassCount + 1] = {};  // the last: objects in mosaics
     for (std::uint32_t i = 0; i < n; i++) {
-      class_of[i] = static_cast<std::uint8_t>(entry_of(slots[i]).size_class().v);
+      const UnitEntry entry = entry_of(slots[i]);
+      if (!entry.has_slots()) [[unlikely]]
+        report_double_free(slots + i, 1);  // its slab was given up meanwhile
+      class_of[i] = static_cast<std::uint8_t>(entry.size_class().v);
       end[class_of[i]]++;
     }
     std::uint32_t position = 0;

@@ -265,8 +265,10 @@ LaneSlabs* Heap::shared_lane() {
         arena.take_pages(pages_for(sizeof(LaneSlabs)), kPageBytes, BlockKind::internal, zero);
     if (pages == nullptr) return nullptr;
     if (!zero) std::memset(pages, 0, sizeof(LaneSlabs));
-    shared_ = static_cast<LaneSlabs*>(pages);
-    arena.init_lane(*shared_, reinterpret_cast<std::uintptr_t>(pages));
+    auto* const made = static_cast<LaneSlabs*>(pages);
+    arena.init_lane(*made, reinterpret_cast<std::uintptr_t>(pages));
+    std::atomic_signal_fence(std::memory_order_release);  // a forked child finds it whole, or none
+    shared_ = made;
   } else if (shared_orphaned_) {
     arena.recover_lane(*shared_);
   }

@@ -230,6 +230,26 @@ TEST_CASE("the owner of a slot that somebody else freed too reports it") {
   CHECK(death_of([&] { g.give(lane, kSmall, {slots[1]}); }).signal == SIGABRT);
 }
 
+TEST_CASE("a slot that somebody frees when its slab is gone was freed twice") {
+  ArenaGround g(1);
+  LaneSlabs& lane = add_lane(g.arena, 1);
+  const Slots slots = take_slabs(g, lane, kSmall, 2);
+  g.give(lane, kSmall, slots);
+  const auto gone = std::ranges::find_if(
+      slots, [&](const void* slot) { return g.arena.entry_of(slot).is_free(); });
+  REQUIRE(gone != slots.end());
+  const std::string words(Text()
+                              .put("ashlar: free(): double free of ")
+                              .hex(reinterpret_cast<std::uintptr_t>(*gone))
+                              .put('\n')
+                              .view());
+  for (const bool is_bare : {false, true}) {
+    CAPTURE(is_bare);
+    if (is_bare) g.arena.set_bare(*gone, lane);
+    CHECK(death_of([&] { g.give_remote({*gone}); }).last_words == words);
+  }
+}
+
 TEST_CASE("what others free comes back through the inbox, any classes and owners at once") {
   ArenaGround g(4);
   LaneSlabs& a = add_lane(g.arena, 1);
