@@ -13,7 +13,8 @@ constinit Sampler sampler;
 
 namespace {
 
-// An address has its cell in the index within so many from where its hash says.
+// An address has its cell in the index among so many, which its hash says (double hashing): with
+// half of all cells taken, one address in 2^32 finds no room.
 constexpr std::uint32_t kProbes = 32;
 
 std::uint64_t mix(std::uint64_t x) {  // splitmix64 (Steele, Lea, Flood 2014)
@@ -84,9 +85,11 @@ Bytes readable_stack(std::uintptr_t begin) {
 // Calls visit(Cell&) for the cells where p may be, until it returns true. Whether it did.
 template <class Visit>
 bool for_each_probe(SampleTable& table, const void* p, Visit&& visit) {
-  const auto first = static_cast<std::uint32_t>(mix(reinterpret_cast<std::uintptr_t>(p)));
-  for (std::uint32_t i = 0; i < kProbes; i++) {
-    if (visit(table.cell[(first + i) % SampleTable::kCells])) return true;
+  const std::uint64_t hash = mix(reinterpret_cast<std::uintptr_t>(p));
+  auto at = static_cast<std::uint32_t>(hash);
+  const auto step = static_cast<std::uint32_t>(hash >> 32) | 1;  // reaches all cells
+  for (std::uint32_t i = 0; i < kProbes; i++, at += step) {
+    if (visit(table.cell[at % SampleTable::kCells])) return true;
   }
   return false;
 }

@@ -118,13 +118,12 @@ void mark(Lane& lane, ClassIndex c) {
   m.next_sample = NextSample::at_mark;
 }
 
-// What is in `take`, of which nothing was drawn for yet, holds no sample: nearly always.
-bool passes_sample(Lane& lane, ClassIndex c) {
+// So many slots, for which nothing was drawn yet, are handed out before the next sample: nearly
+// always.
+bool passes_sample(Lane& lane, ClassIndex c, std::uint32_t slots) {
   if (!Sampler::is_on()) [[likely]]
     return true;
-  const Magazine& m = lane.magazine[c.v];
-  const auto slots = static_cast<std::uint32_t>(m.take - m.take_base);
-  return m.next_sample == NextSample::none &&
+  return lane.magazine[c.v].next_sample == NextSample::none &&
          lane.sample_pace.passes(slots * size_class(c).slot_bytes);
 }
 
@@ -220,9 +219,13 @@ void tick(Lane& lane) {
   note_miss(lane, c);
   Magazine& m = lane.magazine[c.v];
   m.used = true;
-  const std::uint32_t mean_kib = sample_mean(lane, c);
   const std::uint32_t others = m.capacity - 1u;
-  const std::uint32_t before = slots_before_sample(lane, c, others);
+  std::uint32_t mean_kib = 0;
+  std::uint32_t before = others;
+  if (!passes_sample(lane, c, m.capacity)) [[unlikely]] {
+    mean_kib = sample_mean(lane, c);
+    before = slots_before_sample(lane, c, others);
+  }
   const std::uint32_t want = 1 + before;
   if (!arena.has_room(lane.slabs, c)) heap.adopt_slab(lane, c);
   for (;;) {
@@ -427,7 +430,8 @@ void* take_slow(Bytes requested, ClassIndex c) {
   }
   if (m.take == m.take_base) return refill_slow(*lane, c, requested);
   const bool is_drawn = !dry && !at_mark;
-  if (is_drawn || passes_sample(*lane, c)) [[likely]]
+  if (is_drawn || passes_sample(*lane, c, static_cast<std::uint32_t>(m.take - m.take_base)))
+      [[likely]]
     return *(m.take = m.take - 1);
   const std::uint32_t mean_kib = sample_mean(*lane, c);
   return noted(pop_and_mark(*lane, c), c, requested, mean_kib);

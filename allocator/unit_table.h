@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT
 // L1 · unit_table: address → owner and size class, one word per 64 KiB unit.
 //
-// What:    an entry is `owner's tag | offset of the class's magazine in the owner's lane`, or 0
-//          where no slab is. A mosaic has the offset behind the last class's. The next one says,
-//          as 0 does, that no slab is there, but has a lane's tag, see `bare`. The one behind that
-//          is a large block's that a program's heap owns, in its first unit alone. In a heap the
-//          tag is the lane's address, so that free(p) needs one load and one XOR: entry ^ own lane
-//          is below 4096 exactly when the slab is ours, and then it is the offset of the magazine
-//          to push to. A program's heap has a bit in its tag that no address has. In shared memory
-//          tags are numbers.
+// What:    an entry is 0 where no slab is, or an owner's tag and what is there:
+//
+//            offset of a class's magazine    a slab of that class
+//            the next one: mosaic            a mosaic
+//            … bare                          no slab, see UnitEntry::bare
+//            … large                         the first unit of a large block of a program's heap
+//
+//          In a heap the tag is the lane's address, so that free(p) needs one load and one XOR:
+//          entry ^ own lane is below 4096 exactly when the slab is ours, and then it is the offset
+//          of the magazine to push to. A program's heap has a bit in its tag that no address has.
+//          In shared memory tags are numbers.
 // Threads: written by the slab's owner when it creates or releases a slab; read by all.
 #pragma once
 
@@ -29,25 +32,32 @@ class UnitEntry {
   constexpr UnitEntry() = default;
   constexpr explicit UnitEntry(std::uint64_t word) : word_(word) {}
   constexpr UnitEntry(std::uint64_t tag, ClassIndex c) : word_(tag | c.v * kMagazineBytes) {}
-
-  constexpr std::uint64_t word() const { return word_; }
-  static constexpr UnitEntry mosaic(std::uint64_t tag) { return {tag, ClassIndex{kClassCount}}; }
+  static constexpr UnitEntry mosaic(std::uint64_t tag) { return {tag, kMosaic}; }
   // No slab is there. What the lane's own thread frees there leaves the hit path where a full
   // magazine does, not by a branch of its own (decision 23).
-  static constexpr UnitEntry bare(std::uint64_t tag) { return {tag, ClassIndex{kClassCount + 1}}; }
-  static constexpr UnitEntry large(std::uint64_t tag) { return {tag, ClassIndex{kClassCount + 2}}; }
-  constexpr bool is_free() const { return word_ == 0 || size_class().v == kClassCount + 1; }
-  constexpr bool is_mosaic() const { return size_class().v == kClassCount; }
-  constexpr bool is_large() const { return size_class().v == kClassCount + 2; }
+  static constexpr UnitEntry bare(std::uint64_t tag) { return {tag, kBare}; }
+  static constexpr UnitEntry large(std::uint64_t tag) { return {tag, kLarge}; }
+
+  constexpr std::uint64_t word() const { return word_; }
+  constexpr bool is_free() const { return word_ == 0 || size_class().v == kBare.v; }
+  constexpr bool is_mosaic() const { return size_class().v == kMosaic.v; }
+  constexpr bool is_large() const { return size_class().v == kLarge.v; }
   constexpr bool is_slab() const { return !is_free() && size_class().v < kClassCount; }
-  constexpr bool has_slots() const { return !is_free() && size_class().v <= kClassCount; }
+  constexpr bool has_slots() const { return !is_free() && size_class().v <= kMosaic.v; }
   constexpr bool is_of_program_heap() const { return (word_ & kProgramHeapTag) != 0; }
+  // Of a bare entry, too.
   constexpr std::uint64_t tag() const { return word_ & ~(kTagGrain - 1); }
+  // Of a slab.
   constexpr ClassIndex size_class() const {
     return {static_cast<std::uint32_t>(word_ % kTagGrain / kMagazineBytes)};
   }
 
  private:
+  // In the place of a class.
+  static constexpr ClassIndex kMosaic{kClassCount};
+  static constexpr ClassIndex kBare{kClassCount + 1};
+  static constexpr ClassIndex kLarge{kClassCount + 2};
+
   std::uint64_t word_ = 0;
 };
 
