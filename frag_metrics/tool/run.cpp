@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../capture.h"
+#include "../stacks.h"
 #include "../text.h"
 #include "html.h"
 #include "print.h"
@@ -50,7 +51,8 @@ void hand_on(int number) { ::kill(asked_to_end, number); }
 
 class Recorder {
  public:
-  Recorder(pid_t pid, Milliseconds every) : pid_(pid), every_(every) {}
+  // `sites`: the call sites of samples are wanted, too.
+  Recorder(pid_t pid, Milliseconds every, bool sites) : pid_(pid), every_(every), sites_(sites) {}
 
   // Until the program ends. Returns its status.
   int record() {
@@ -75,11 +77,17 @@ class Recorder {
 
   const std::vector<Moment>& moments() const { return moments_; }
   const Snapshot& last() const { return last_; }
+  // Who had allocated what was live then; empty where the program takes no samples.
+  std::vector<Site> last_sites() {
+    return stacks_ == nullptr ? std::vector<Site>{} : sites(samples_, stacks_->unwind(samples_));
+  }
 
  private:
   void look(Milliseconds since) {
     try {
-      Snapshot snapshot = capture(*open_process(pid_));
+      const std::unique_ptr<Target> target = open_process(pid_);
+      const std::uint64_t root = find_arena(*target);
+      Snapshot snapshot = capture(*target, root);
       if (snapshot.pages.empty()) return;
       Moment moment;
       moment.ms = since.count();
@@ -87,15 +95,26 @@ class Recorder {
       moment.rss = snapshot.process ? snapshot.process->rss : 0;
       moments_.push_back(moment);
       last_ = std::move(snapshot);
+      if (sites_ && last_.sample_kib != 0) keep_samples(*target, root);
     } catch (const Error&) {
       // It is starting, or ending, or runs something that has another heap.
     }
   }
 
+  // Names are looked up in the end, in the files that the program has mapped now.
+  void keep_samples(Target& target, std::uint64_t root) {
+    Samples samples = capture_samples(target, root, last_);
+    stacks_ = std::make_unique<Stacks>(last_, "");
+    samples_ = std::move(samples);
+  }
+
   pid_t pid_;
   Milliseconds every_;
+  bool sites_;
   std::vector<Moment> moments_;
   Snapshot last_;
+  Samples samples_;                 // of `last_`, or of an earlier look
+  std::unique_ptr<Stacks> stacks_;  // of the same
 };
 
 void print_summary(const std::vector<Moment>& moments) {
@@ -130,7 +149,7 @@ int run_program(const std::vector<std::string>& command, const Recording& how) {
   ::signal(SIGQUIT, SIG_IGN);
   asked_to_end = child;
   ::signal(SIGTERM, hand_on);
-  Recorder recorder(child, how.every);
+  Recorder recorder(child, how.every, !how.html.empty());
   const int status = recorder.record();
   ::signal(SIGTERM, SIG_DFL);  // there is nobody left to hand it on to
   if (recorder.moments().empty()) {
@@ -143,7 +162,8 @@ int run_program(const std::vector<std::string>& command, const Recording& how) {
     print_summary(recorder.moments());
     if (!how.html.empty()) {
       const Report report = make_report(recorder.last());
-      write_file(how.html, html_page(recorder.last(), report, recorder.moments(), {}));
+      write_file(how.html,
+                 html_page(recorder.last(), report, recorder.moments(), recorder.last_sites()));
     }
     if (!how.json.empty()) {
       write_file(how.json, json_text(to_json(std::span(recorder.moments())), 1) + '\n');

@@ -124,23 +124,27 @@ def heat_map_is_drawn():
 
 
 def recording_is_drawn():
-    """a recorded run has a timeline with the figures of Johnstone and Wilson"""
+    """a recorded run has a timeline with the figures of Johnstone and Wilson, and call sites"""
     page, record = HERE / "run.html", HERE / "run.json"
     done = tool.run(
         "run", "--every", "50ms", "--report", page, "--record", record, "--",
         sys.executable, "-c", "import time\nx = [bytes(900) for i in range(20000)]\n"
         "time.sleep(.4)\ndel x[::2]\ntime.sleep(.4)",
         expect=0,
-        env={"PYTHONMALLOC": "malloc"},
+        env={"PYTHONMALLOC": "malloc", "ASHLAR_CONF": "sample_kib:64,sample_percent:0"},
     )
     assert "moments" in done.stderr
     recording = json.loads(record.read_text())
     assert recording["schema"] == 1 and len(recording["moments"]) >= 5
     figures = recording["johnstone_wilson"]
-    timeline = section(browse(page), "timeline")
+    dom = browse(page)
+    timeline = section(dom, "timeline")
     assert "hidden" not in timeline.split(">")[0]
     assert f"{figures['mean']:.2f} on average" in plain(timeline)
     assert timeline.count("<polyline") == 4
+    sites = section(dom, "sites")
+    assert "hidden" not in sites.split(">")[0]
+    assert "Py" in plain(sites), plain(sites)
 
 
 def sites_are_listed():
