@@ -2,6 +2,7 @@
 #include "thread_cache.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -33,12 +34,20 @@ constexpr std::uint32_t slots_in(Bytes bytes, const SizeClass& c) {
   const auto fit = static_cast<std::uint32_t>(bytes / c.slot_bytes);
   return fit < kLeastSlots ? kLeastSlots : fit > kMostSlots ? kMostSlots : fit;
 }
+// The bound of a class's stacks. A table, as many an exchange asks.
+constexpr auto kMostSlotsOf = [] {
+  std::array<std::uint16_t, kClassCount> most{};
+  for (std::uint32_t c = 0; c < kClassCount; c++) {
+    most[c] = static_cast<std::uint16_t>(slots_in(kMostBytes, kSizeClasses[c]));
+  }
+  return most;
+}();
 
 // With outgrown stacks left behind and a word below and above each, all of them fit into a lane: a
 // class has two stacks, at most ten sizes of each, and together they are less than twice the last.
 consteval Bytes most_stack_bytes() {
   Bytes words = 0;
-  for (const SizeClass& c : kSizeClasses) words += 2 * (2 * slots_in(kMostBytes, c) + 2 * 10);
+  for (const std::uint32_t most : kMostSlotsOf) words += 2 * (2 * most + 2 * 10);
   return words * sizeof(void*);
 }
 static_assert(sizeof(Lane) + most_stack_bytes() <= bytes_of(kLanePages));
@@ -90,6 +99,15 @@ std::uint32_t slots_before_sample(Lane& lane, ClassIndex c, std::uint32_t slots)
   return lane.sample_pace.slots_before(size_class(c).slot_bytes, slots);
 }
 
+// So many slots, for which nothing was drawn yet, are handed out before the next sample: nearly
+// always.
+bool passes_sample(Lane& lane, ClassIndex c, std::uint32_t slots) {
+  if (!Sampler::is_on()) [[likely]]
+    return true;
+  const Magazine& m = lane.magazine[c.v];
+  return m.next_sample == NextSample::none && lane.sample_pace.passes(slots * Bytes{m.slot_bytes});
+}
+
 // The first slot of a `take` of which nothing was drawn for yet. If there is a sample among the
 // others, its place gets the mark, and what was there goes first.
 void* pop_and_mark(Lane& lane, ClassIndex c) {
@@ -110,21 +128,13 @@ bool is_at_mark(const Magazine& m) { return m.has_mark() && is_at_null(m); }
 void mark(Lane& lane, ClassIndex c) {
   Magazine& m = lane.magazine[c.v];
   const auto slots = static_cast<std::uint32_t>(m.take - m.take_base);
+  if (passes_sample(lane, c, slots)) return;
   const std::uint32_t before = slots_before_sample(lane, c, slots);
   if (before == slots) return;
   const Stack place = m.take - 1 - static_cast<std::ptrdiff_t>(before);
   flush_stack(lane, c, place, place + 1);
   *place = nullptr;
   m.next_sample = NextSample::at_mark;
-}
-
-// So many slots, for which nothing was drawn yet, are handed out before the next sample: nearly
-// always.
-bool passes_sample(Lane& lane, ClassIndex c, std::uint32_t slots) {
-  if (!Sampler::is_on()) [[likely]]
-    return true;
-  return lane.magazine[c.v].next_sample == NextSample::none &&
-         lane.sample_pace.passes(slots * size_class(c).slot_bytes);
 }
 
 // This thread's lane pays for a sample.
@@ -152,12 +162,12 @@ std::uint32_t sample_mean(Bytes bytes) {
 // Doubles the stacks of a class, up to its bound.
 void grow_magazine(Lane& lane, ClassIndex c) {
   Magazine& m = lane.magazine[c.v];
-  const SizeClass& info = size_class(c);
-  const std::uint32_t most = slots_in(kMostBytes, info);
+  const std::uint32_t most = kMostSlotsOf[c.v];
   if (m.capacity == most) return;
   // The next of most, most / 2, most / 4 …: so all the stacks of a class together are less than
   // twice the last.
-  const std::uint32_t first = std::min(most, std::max(kFirstSlots, slots_in(kPageBytes, info)));
+  const std::uint32_t first =
+      std::min(most, std::max(kFirstSlots, slots_in(kPageBytes, size_class(c))));
   const std::uint32_t least = m.capacity == 0 ? first : m.capacity + 1u;
   std::uint32_t capacity = most;
   while (capacity / 2 >= least) capacity /= 2;
@@ -345,16 +355,19 @@ Bytes magazine_bytes(const Lane& lane) {
 void init_magazines(Lane& lane) {
   lane.stack_room = lane.stacks();
   if (Sampler::is_on()) lane.sample_pace.start();
-  const auto init = [&lane](Magazine& magazine, std::uint32_t magic, std::uint32_t slab_mask) {
+  const auto init = [&lane](Magazine& magazine, std::uint32_t magic, std::uint32_t slab_mask,
+                            std::uint32_t slot_bytes) {
     Magazine* const m = new (&magazine) Magazine;
     m->take = m->give = m->give_end = m->take_base = m->give_base = lane.no_stack + 1;
     m->magic = magic;
     m->slab_mask = slab_mask;
+    m->slot_bytes = slot_bytes;
   };
   for (std::uint32_t c = 0; c < kClassCount; c++) {
-    init(lane.magazine[c], short_magic(kSizeClasses[c]), kSizeClasses[c].slab_bytes - 1);
+    const SizeClass& info = kSizeClasses[c];
+    init(lane.magazine[c], short_magic(info), info.slab_bytes - 1, info.slot_bytes);
   }
-  for (Magazine& full : lane.full_magazine) init(full, 1, 0);  // any address is a slot's
+  for (Magazine& full : lane.full_magazine) init(full, 1, 0, 1);  // any address is a slot's
 }
 
 void give_slots(Lane& lane, ClassIndex c, void* const* slots, std::uint32_t count) {

@@ -55,6 +55,7 @@ struct alignas(kMagazineBytes) Magazine {
   std::uint16_t capacity = 0;                 // owner: slots per stack
   bool used = false;                          // owner: had a slow call since the last trim
   NextSample next_sample = NextSample::none;  // owner
+  std::uint32_t slot_bytes = 0;               // const
   Owned<Stack> take_base;                     // owner → reports
   Owned<Stack> give_base;                     // owner → reports
   Owned<std::uint32_t> reclaimed;  // owner, or who froze the lane: null words where slots were
