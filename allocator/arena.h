@@ -235,8 +235,8 @@ class alignas(kCacheLineBytes) Arena {
     soon,    // also what was not; a part
     at_once  // everything
   };
-  // Purges free pages. A part goes on where the last call ended. Returns the bytes given back. One
-  // caller at a time.
+  // Purges free pages. A part goes on where the last one ended. Returns the bytes given back. Any
+  // caller; two at once look at some chunks twice.
   Bytes purge(Purge which);
   // Purges so many free pages, and the rest of the last run, in chunks where something lives: a
   // free one has room for what is large. From the highest on, as blocks go to the lowest; fewer if

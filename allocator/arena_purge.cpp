@@ -21,8 +21,7 @@ Bytes Arena::purge(Purge which) {
   const bool all = which == Purge::at_once;
   Bytes bytes = 0;
   Bytes no_bound = ~Bytes{0};
-  std::uint32_t c =
-      all ? 0 : purge_cursor_.load(std::memory_order_relaxed);  // one caller at a time
+  std::uint32_t c = all ? 0 : purge_cursor_.load(std::memory_order_relaxed);  // advice
   for (std::uint32_t seen = 0; c < chunks(); seen++) {
     if (!all && (seen == kChunksPerCall || bytes >= kBytesPerCall)) break;
     const ChunkIndex chunk{c++};
