@@ -51,6 +51,13 @@ Value next_epoch(const Numbers&) {
   return value<std::uint64_t>(++epoch);
 }
 
+// In jemalloc's words.
+const char* huge_pages() {
+  return options.thp == kHugePagesAlways  ? "always"
+         : options.thp == kHugePagesNever ? "never"
+                                          : "default";
+}
+
 Value trim(const Numbers&) {
   maintenance.trim();
   return {};
@@ -138,6 +145,13 @@ constexpr Name kNames[] = {
     {"config.malloc_conf", [](const Numbers&) { return value<const char*>(""); }},
     {"opt.narenas", [](const Numbers&) { return value<unsigned>(1); }},
     {"opt.abort", [](const Numbers&) { return value(false); }},
+    {"opt.abort_conf", [](const Numbers&) { return value(false); }},
+    {"opt.junk", [](const Numbers&) { return value<const char*>("false"); }},
+    {"opt.zero", [](const Numbers&) { return value(false); }},
+    {"opt.percpu_arena", [](const Numbers&) { return value<const char*>("disabled"); }},
+    {"opt.dss", [](const Numbers&) { return value<const char*>("disabled"); }},
+    {"opt.thp", [](const Numbers&) { return value(huge_pages()); }},
+    {"opt.metadata_thp", [](const Numbers&) { return value<const char*>("disabled"); }},
     {"opt.tcache", [](const Numbers&) { return value(true); }},
     {"opt.tcache_max", [](const Numbers&) { return value<std::size_t>(kMaxSlotBytes); }},
     {"opt.background_thread", [](const Numbers&) { return value(false); }},
