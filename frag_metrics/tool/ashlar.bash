@@ -50,8 +50,8 @@ _ashlar() {
         options="--json"
         [ "${COMP_WORDS[2]}" = rm ] && options="--json --force"
         ;;
-    run) options="--every --report --record --" ;;
-    serve) options="--listen" ;;
+    run) options="--every --report --record --json --" ;;
+    serve) options="--json --listen" ;;
     esac
     case $word in
     -*) COMPREPLY=($(compgen -W "$options --help" -- "$word")) ;;

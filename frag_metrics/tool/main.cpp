@@ -167,6 +167,7 @@ int run(int argc, char** argv) {
   run->add_option("--every", every, "Time between two looks")->capture_default_str();
   run->add_option("--report", recording.html, "Write a page with pictures to this file");
   run->add_option("--record", recording.json, "Write the recording to this file, as JSON");
+  run->add_flag("--json", recording.prints_json, "Print the recording in the end, as JSON");
   run->add_option("PROGRAM", words, "The program and its arguments, after --")->required();
   run->footer("Exit code: the program's own.");
   run->callback([&] {
@@ -177,7 +178,8 @@ int run(int argc, char** argv) {
   CLI::App* const serve = verb("serve", "Serve numbers for Prometheus to scrape, and pages");
   serve->add_option("--listen", listen, "Address and port")->capture_default_str();
   serve->add_option("PID", words, "Processes; without, all that have the library mapped");
-  serve->callback([&] { code = run_serve(listen, words); });
+  json(serve);
+  serve->callback([&] { code = run_serve(listen, words, view.json); });
 
   app.failure_message([](const CLI::App*, const CLI::Error& e) {
     return fmt::format("ashlar: {}\nRun with --help for more information.\n", e.what());

@@ -159,14 +159,19 @@ int run_program(const std::vector<std::string>& command, const Recording& how) {
                "ashlar: nothing was recorded: the program ended at once, or does not run on the "
                "library\n");
   } else {
-    print_summary(recorder.moments());
+    const nlohmann::json recording = to_json(std::span(recorder.moments()));
+    if (how.prints_json) {
+      fmt::print("{}\n", json_text(recording, 1));
+    } else {
+      print_summary(recorder.moments());
+    }
     if (!how.html.empty()) {
       const Report report = make_report(recorder.last());
       write_file(how.html,
                  html_page(recorder.last(), report, recorder.moments(), recorder.last_sites()));
     }
     if (!how.json.empty()) {
-      write_file(how.json, json_text(to_json(std::span(recorder.moments())), 1) + '\n');
+      write_file(how.json, json_text(recording, 1) + '\n');
     }
   }
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);

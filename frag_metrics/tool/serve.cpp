@@ -47,7 +47,7 @@ std::string index_page(const std::vector<Report>& reports) {
 
 }  // namespace
 
-int run_serve(const std::string& listen, const std::vector<std::string>& targets) {
+int run_serve(const std::string& listen, const std::vector<std::string>& targets, bool json) {
   const std::size_t colon = listen.rfind(':');
   int port = -1;
   if (colon != std::string::npos) {
@@ -66,6 +66,8 @@ int run_serve(const std::string& listen, const std::vector<std::string>& targets
     const int yes = 1;
     ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   });
+  server.set_read_timeout(
+      std::chrono::seconds(1));  // who asks for half a page keeps a worker so long
   server.Get("/metrics", [&](const httplib::Request&, httplib::Response& response) {
     response.set_content(prometheus_text(reports_of(targets)),
                          "text/plain; version=0.0.4; charset=utf-8");
@@ -95,7 +97,12 @@ int run_serve(const std::string& listen, const std::vector<std::string>& targets
                     : server.bind_to_port(address.c_str(), port) ? port
                                                                  : -1;
   if (bound < 0) throw Error(listen + ": cannot listen there");
-  fmt::print("listening on http://{}:{}/metrics\n", address, bound);
+  const std::string url = fmt::format("http://{}:{}/metrics", address, bound);
+  if (json) {
+    fmt::print("{}\n", json_text({{"schema", kSchema}, {"listening", url}}));
+  } else {
+    fmt::print("listening on {}\n", url);
+  }
   std::fflush(stdout);
   return server.listen_after_bind() ? kFine : kFailed;
 }

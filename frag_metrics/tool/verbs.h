@@ -75,11 +75,13 @@ struct Recording {
   Milliseconds every{1000};
   std::string html;  // empty: none
   std::string json;  // empty: none
+  bool prints_json = false;  // in the end, on standard output
 };
 // Returns the program's own exit code.
 int run_program(const std::vector<std::string>& command, const Recording& recording);
 
-// `listen`: "127.0.0.1:9189". No processes: all that are found.
-int run_serve(const std::string& listen, const std::vector<std::string>& targets);
+// `listen`: "127.0.0.1:9189". No processes: all that are found. Says where it listens, `json`: as
+// an object with "listening", its address.
+int run_serve(const std::string& listen, const std::vector<std::string>& targets, bool json);
 
 }  // namespace ashlar::frag

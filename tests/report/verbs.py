@@ -288,6 +288,10 @@ def run_keeps_the_exit_code():
     assert tool.run("run", "--", "/bin/sh", "-c", "kill -KILL $$", expect=137)
     assert "nowhere" in tool.run("run", "--", "/nowhere", expect=127).stderr
     assert tool.run("run", "--every", "soon", "--", "true", expect=2).stderr
+    done = tool.run("run", "--json", "--every", "20ms", "--", "/bin/sh", "-c", "sleep .2", expect=0)
+    recording = json.loads(done.stdout)
+    assert recording["schema"] == 1 and len(recording["moments"]) > 1
+    assert "moments" not in done.stderr
     assert tool.run("run", expect=2).stderr
 
 
@@ -312,10 +316,12 @@ def serve_answers():
     """serve answers Prometheus and people, finds processes by itself, and nothing else"""
     with known() as one:
         server = subprocess.Popen(
-            [TOOL, "serve", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
+            [TOOL, "serve", "--json", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
         )
         try:
-            url = re.search(r"http://\S+?:\d+", server.stdout.readline())[0]
+            where = json.loads(server.stdout.readline())
+            assert where["schema"] == 1
+            url = where["listening"].removesuffix("/metrics")
 
             def get(path):
                 with urllib.request.urlopen(url + path, timeout=20) as answer:
