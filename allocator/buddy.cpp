@@ -165,10 +165,6 @@ void Buddy::revive_chunks(ChunkIndex first, std::uint32_t count) {
   }
 }
 
-std::uint32_t Buddy::free_pages(ChunkIndex chunk) const {
-  return Summary::of(summaries_[chunk.v].load(std::memory_order_relaxed)).free;  // a hint
-}
-
 void Buddy::rebuild_chunk(ChunkIndex chunk, std::uint32_t covered) {
   ChunkRows& row = rows(chunk);
   std::uint64_t taken[kRowWords] = {};

@@ -169,8 +169,6 @@ class Buddy {
 
   // The chunk to try for such a block after `tried`, which starts at 0; kNone: there is none left.
   ChunkIndex next_candidate(PageCount pages, PageCount alignment, std::uint64_t& tried) const;
-  // How many pages of the chunk are free: a hint.
-  std::uint32_t free_pages(ChunkIndex chunk) const;
   // Takes pages in that chunk (kNone: no room), or exactly those, which may lie in several
   // chunks. They are in no block until set_block() says so.
   PageIndex claim_in(ChunkIndex chunk, PageCount pages, PageCount alignment) {

@@ -95,7 +95,7 @@ class Check {
         return broken(3, "page", begin + i, "is neither free nor in a block");
       }
     }
-    if (arena_.pages.buddy().free_pages(c) != free) {
+    if (arena_.pages.buddy().free_pages_in(c) != free) {
       return broken(4, "summary", c.v, "counts wrong");
     }
     return true;

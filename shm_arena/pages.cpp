@@ -114,7 +114,7 @@ PageIndex Pages::claim_over_chunks(std::uint32_t lane, PageCount pages) {
     const bool last = run + 1 == needed;
     const std::uint32_t wanted = last ? pages.v - run * kPagesPerChunk : kPagesPerChunk;
     const bool fits =
-        !word(ChunkIndex{c}).load().backed || buddy_.free_pages(ChunkIndex{c}) >= wanted;
+        !word(ChunkIndex{c}).load().backed || buddy_.free_pages_in(ChunkIndex{c}) >= wanted;
     run = fits ? run + 1 : 0;
     if (run < needed) continue;
     const ChunkIndex first{c + 1 - needed};
@@ -306,10 +306,10 @@ bool Pages::back_metadata(std::uint32_t from, std::uint32_t to) {
 
 // Of a chunk that is held and all free, if another one is all free.
 bool Pages::leave_if_spare(ChunkIndex chunk) {
-  if (segment_->fixed_size() || buddy_.free_pages(chunk) != kPagesPerChunk) return false;
+  if (segment_->fixed_size() || buddy_.free_pages_in(chunk) != kPagesPerChunk) return false;
   bool spare = false;
   for (std::uint32_t c = 0; c < chunks() && !spare; c++) {
-    spare = c != chunk.v && buddy_.free_pages(ChunkIndex{c}) == kPagesPerChunk;
+    spare = c != chunk.v && buddy_.free_pages_in(ChunkIndex{c}) == kPagesPerChunk;
   }
   if (!spare || !buddy_.claim_run(first_page(chunk), PageCount{kPagesPerChunk})) return false;
   buddy_.clear_chunk(chunk);
@@ -323,7 +323,7 @@ void Pages::drop_if_spare(ChunkIndex chunk) {
 }
 
 bool Pages::leave_chunk(ChunkIndex chunk, std::uint32_t lane) {
-  if (buddy_.free_pages(chunk) != kPagesPerChunk || !hold(chunk, lane)) return false;
+  if (buddy_.free_pages_in(chunk) != kPagesPerChunk || !hold(chunk, lane)) return false;
   const bool leaves = leave_if_spare(chunk);
   let_go(chunk, lane, true);
   return leaves;

@@ -28,7 +28,7 @@ Use use_of_arena(ashlar_shm& arena) {
   if (!Use{std::uint64_t{chunks} * kPagesPerChunk, use.most}.is_above(8)) return use;
   for (std::uint32_t c = 0; c < chunks; c++) {
     if (arena.pages.state_of(ChunkIndex{c}).backed == 0) continue;
-    use.pages += kPagesPerChunk - arena.pages.buddy().free_pages(ChunkIndex{c});
+    use.pages += kPagesPerChunk - arena.pages.buddy().free_pages_in(ChunkIndex{c});
   }
   return use;
 }

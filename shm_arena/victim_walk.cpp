@@ -14,7 +14,7 @@ namespace {
 // leaves at worst a chunk that stays.
 void leave(ashlar_shm& arena, ChunkIndex chunk, std::uint32_t lane) {
   State& state = arena.state();
-  const bool is_free = arena.pages.buddy().free_pages(chunk) == kPagesPerChunk;
+  const bool is_free = arena.pages.buddy().free_pages_in(chunk) == kPagesPerChunk;
   if (!is_free || state.leaving_chunk.load() != 0) return;
   state.leaving_pieces.store(0);
   state.leaving_chunk.store(chunk.v + 1);

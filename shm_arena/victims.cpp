@@ -74,7 +74,7 @@ class Victims::Ranking {
     live_ = reinterpret_cast<std::uint32_t*>(classes_ + kClassCount);
     rank_ = reinterpret_cast<std::uint8_t*>(live_ + chunks_);
     for (std::uint32_t c = 0; c < chunks_; c++) {
-      live_[c] = (kPagesPerChunk - arena_.pages.buddy().free_pages(ChunkIndex{c})) * kPageBytes;
+      live_[c] = (kPagesPerChunk - arena_.pages.buddy().free_pages_in(ChunkIndex{c})) * kPageBytes;
     }
   }
   static Bytes bytes_for(std::uint32_t chunks) {
