@@ -443,8 +443,8 @@ void* take_slow(Bytes requested, ClassIndex c) {
   }
   if (m.take == m.take_base) return refill_slow(*lane, c, requested);
   const bool is_drawn = !dry && !at_mark;
-  if (is_drawn || passes_sample(*lane, c, static_cast<std::uint32_t>(m.take - m.take_base)))
-      [[likely]]
+  const auto slots = static_cast<std::uint32_t>(m.take - m.take_base);
+  if (is_drawn || passes_sample(*lane, c, slots)) [[likely]]
     return *(m.take = m.take - 1);
   const std::uint32_t mean_kib = sample_mean(*lane, c);
   return noted(pop_and_mark(*lane, c), c, requested, mean_kib);

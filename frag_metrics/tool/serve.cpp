@@ -66,8 +66,8 @@ int run_serve(const std::string& listen, const std::vector<std::string>& targets
     const int yes = 1;
     ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   });
-  server.set_read_timeout(
-      std::chrono::seconds(1));  // who asks for half a page keeps a worker so long
+  // So long, who asks for half a page keeps a worker from others.
+  server.set_read_timeout(std::chrono::seconds(1));
   server.Get("/metrics", [&](const httplib::Request&, httplib::Response& response) {
     response.set_content(prometheus_text(reports_of(targets)),
                          "text/plain; version=0.0.4; charset=utf-8");
